@@ -1,0 +1,398 @@
+//! The I/O of the worker as traits, named in Kafka's own terms. Production implements them with
+//! librdkafka, RocksDB and S3; a simulator implements them with a world of its own.
+//!
+//! Comes in: nothing. Goes out: [`Kafka`], [`Consumer`], [`TransactionalProducer`], [`StateStore`],
+//! [`Clock`]; checkpoints go through [`object_store::ObjectStore`] as it is.
+//! Never here: what to do with an error. The traits only classify it ([`ErrorClass`]).
+//!
+//! All waiting happens inside these calls. The worker is one thread: it never calls two methods of
+//! one object at once, and every future may be dropped at any await (a crash).
+
+use crate::units::{LogTimeMs, Offset, PartitionId};
+use bytes::Bytes;
+use std::future::Future;
+use std::time::Duration;
+
+/// One record header: name and raw value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Name; may repeat within a record.
+    pub name: String,
+    /// Raw value.
+    pub value: Bytes,
+}
+
+/// One record as a consumer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumedRecord {
+    /// Position in the partition's log.
+    pub offset: Offset,
+    /// The timestamp that Kafka stored with it.
+    pub timestamp: LogTimeMs,
+    /// Key, if any.
+    pub key: Option<Bytes>,
+    /// Value; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Headers in the order of the record.
+    pub headers: Vec<Header>,
+}
+
+/// A record to produce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerRecord {
+    /// Topic name.
+    pub topic: String,
+    /// Partition, or `None` for the default partitioner (murmur2 of the key, as the Java client).
+    pub partition: Option<PartitionId>,
+    /// CreateTime to store.
+    pub timestamp: LogTimeMs,
+    /// Key, if any.
+    pub key: Option<Bytes>,
+    /// Value.
+    pub value: Bytes,
+    /// Headers in order.
+    pub headers: Vec<Header>,
+}
+
+/// What one [`Consumer::poll`] yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Polled {
+    /// Committed records of one partition, in offset order; offsets may have gaps (control records,
+    /// aborted transactions).
+    Records {
+        /// Their partition.
+        partition: PartitionId,
+        /// Never empty.
+        records: Vec<ConsumedRecord>,
+    },
+    /// The position has reached the last stable offset that the newest fetch response told
+    /// (librdkafka's PARTITION_EOF). Comes once each time the end is reached.
+    EndOfPartition {
+        /// The partition.
+        partition: PartitionId,
+        /// The position: everything before it has been delivered or is invisible.
+        position: Offset,
+    },
+    /// The group gave these partitions to this member (with eager rebalancing: all of them; with
+    /// cooperative rebalancing: the added ones). Answer with [`Consumer::accept`].
+    Assigned(Vec<PartitionId>),
+    /// The group takes these partitions back; they are still owned until [`Consumer::release`] is
+    /// called, so this is the moment to commit.
+    Revoked(Vec<PartitionId>),
+    /// These partitions are already lost (session or poll timeout): somebody else may own them.
+    /// Nothing of them may be committed any more. Answer with [`Consumer::release`].
+    Lost(Vec<PartitionId>),
+    /// Nothing happened within the timeout.
+    TimedOut,
+}
+
+/// A committed offset as the group coordinator stores it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// Next offset to process.
+    pub offset: Offset,
+    /// The metadata string that was committed with it (may be empty).
+    pub metadata: String,
+}
+
+/// An offset to commit, with its metadata string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetAndMetadata {
+    /// Partition of the input topic.
+    pub partition: PartitionId,
+    /// Next offset to process.
+    pub offset: Offset,
+    /// Metadata (the commit record).
+    pub metadata: String,
+}
+
+/// What a broker says of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Changes when a topic is deleted and created anew; `None` where the client cannot tell.
+    pub topic_id: Option<String>,
+    /// Number of partitions.
+    pub partitions: u32,
+}
+
+/// First and last stable offset of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetBounds {
+    /// Log start offset.
+    pub earliest: Offset,
+    /// Last stable offset: where a read_committed reader ends.
+    pub last_stable: Offset,
+}
+
+/// What to do about a Kafka error; taken from librdkafka's flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The same call may be made again, with the same arguments.
+    Retriable,
+    /// The transaction must be aborted; the producer stays usable.
+    RequiresAbort,
+    /// A newer epoch of this `transactional.id` exists, or the coordinator timed the transaction
+    /// out and bumped the epoch (protocol version 1 cannot tell which). The producer is dead.
+    Fenced,
+    /// The client instance is unusable for another reason.
+    Fatal,
+    /// The request may or may not have taken effect.
+    OutcomeUnknown,
+}
+
+/// An error of a Kafka client call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{call}: {code} ({class:?})")]
+pub struct KafkaError {
+    /// The call that failed.
+    pub call: &'static str,
+    /// Kafka's or the client's name of the error, e.g. `ILLEGAL_GENERATION`.
+    pub code: String,
+    /// What may be done about it.
+    pub class: ErrorClass,
+}
+
+/// Result of a Kafka client call.
+pub type KafkaResult<T> = Result<T, KafkaError>;
+
+/// A Kafka cluster as seen by one process: the factory of its clients.
+pub trait Kafka {
+    /// Identity of a group member at a generation.
+    type GroupMetadata: Clone + std::fmt::Debug;
+    /// Consumer of the input topic.
+    type Consumer: Consumer<GroupMetadata = Self::GroupMetadata>;
+    /// Producer of outputs.
+    type Producer: TransactionalProducer<GroupMetadata = Self::GroupMetadata>;
+
+    /// A consumer that is member of `group` once it subscribes. read_committed, no auto-commit.
+    ///
+    /// # Errors
+    /// When the client cannot be created.
+    fn consumer(&mut self, group: &str) -> KafkaResult<Self::Consumer>;
+
+    /// A producer with this `transactional.id`; not usable before
+    /// [`TransactionalProducer::init_transactions`].
+    ///
+    /// # Errors
+    /// When the client cannot be created.
+    fn producer(&mut self, transactional_id: &str) -> KafkaResult<Self::Producer>;
+}
+
+/// A group consumer of one topic.
+pub trait Consumer {
+    /// See [`Kafka::GroupMetadata`].
+    type GroupMetadata: Clone + std::fmt::Debug;
+
+    /// Joins the group for `topic`.
+    ///
+    /// # Errors
+    /// Only usage errors; brokers are contacted later.
+    fn subscribe(&mut self, topic: &str) -> KafkaResult<()>;
+
+    /// Waits for the next thing that concerns this consumer, for at most `timeout`. While an
+    /// `Assigned`, `Revoked` or `Lost` waits for its answer, only further such events come.
+    ///
+    /// # Errors
+    /// Retriable ones are handled inside; what comes out is fatal to the consumer
+    /// (for example `OFFSET_OUT_OF_RANGE` with reset policy `error`).
+    fn poll(&mut self, timeout: Duration) -> impl Future<Output = KafkaResult<Polled>>;
+
+    /// Takes an assignment: the partitions are owned, have no position and deliver nothing.
+    ///
+    /// # Errors
+    /// If the member lost them meanwhile.
+    fn accept(&mut self, partitions: &[PartitionId]) -> KafkaResult<()>;
+
+    /// Gives partitions back (the answer to `Revoked` and `Lost`): buffered records are dropped.
+    ///
+    /// # Errors
+    /// None that matter to the caller; they are reported for the log.
+    fn release(&mut self, partitions: &[PartitionId]) -> KafkaResult<()>;
+
+    /// Sets the position of an owned partition and lets it deliver.
+    ///
+    /// # Errors
+    /// If it is not owned.
+    fn start_at(&mut self, partition: PartitionId, offset: Offset) -> KafkaResult<()>;
+
+    /// Stops delivery of owned partitions until [`Consumer::resume`]; the position stays. Nothing
+    /// that was fetched is lost.
+    ///
+    /// # Errors
+    /// If one is not owned.
+    fn pause(&mut self, partitions: &[PartitionId]) -> KafkaResult<()>;
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// If one is not owned.
+    fn resume(&mut self, partitions: &[PartitionId]) -> KafkaResult<()>;
+
+    /// Stable committed offsets (`require_stable`: waits while a transaction has pending ones).
+    ///
+    /// # Errors
+    /// Retriable when the coordinator could not be asked, or offsets stayed unstable, for `timeout`.
+    fn committed(
+        &mut self,
+        partitions: &[PartitionId],
+        timeout: Duration,
+    ) -> impl Future<Output = KafkaResult<Vec<(PartitionId, Option<CommittedOffset>)>>>;
+
+    /// Log start and last stable offset of a partition of the subscribed topic.
+    ///
+    /// # Errors
+    /// Retriable when the leader could not be asked for `timeout`.
+    fn bounds(
+        &mut self,
+        partition: PartitionId,
+        timeout: Duration,
+    ) -> impl Future<Output = KafkaResult<OffsetBounds>>;
+
+    /// Identity and partition count of a topic.
+    ///
+    /// # Errors
+    /// Retriable when no broker answered for `timeout`; fatal when there is no such topic.
+    fn describe_topic(
+        &mut self,
+        topic: &str,
+        timeout: Duration,
+    ) -> impl Future<Output = KafkaResult<TopicDescription>>;
+
+    /// The member's identity now; `None` while it is not in a stable generation. A transaction must
+    /// carry the identity under which its input was polled, so keep the one of the last poll.
+    fn group_metadata(&self) -> Option<Self::GroupMetadata>;
+
+    /// Leaves the group, for at most `timeout`.
+    fn close(self, timeout: Duration) -> impl Future<Output = ()>;
+}
+
+/// An idempotent, transactional producer (transaction protocol version 1).
+pub trait TransactionalProducer {
+    /// See [`Kafka::GroupMetadata`].
+    type GroupMetadata: Clone + std::fmt::Debug;
+
+    /// Registers the `transactional.id`: fences older producers and waits until their transaction
+    /// has ended. Once, before anything else.
+    ///
+    /// # Errors
+    /// Retriable on timeout; fatal otherwise.
+    fn init_transactions(&mut self, timeout: Duration) -> impl Future<Output = KafkaResult<()>>;
+
+    /// Begins a transaction (local).
+    ///
+    /// # Errors
+    /// Fatal or fenced when the producer is dead.
+    fn begin_transaction(&mut self) -> KafkaResult<()>;
+
+    /// Queues a record for sending; waits while the queue is full. Delivery failures are told by
+    /// [`TransactionalProducer::commit_transaction`].
+    ///
+    /// # Errors
+    /// `RequiresAbort`, `Fenced` or `Fatal` when the transaction has already failed.
+    fn send(&mut self, record: ProducerRecord) -> impl Future<Output = KafkaResult<()>>;
+
+    /// Adds input offsets to the transaction, on behalf of a group member.
+    ///
+    /// # Errors
+    /// `RequiresAbort` when the member is fenced by its generation; retriable on timeout.
+    fn send_offsets_to_transaction(
+        &mut self,
+        offsets: &[OffsetAndMetadata],
+        group: &Self::GroupMetadata,
+        timeout: Duration,
+    ) -> impl Future<Output = KafkaResult<()>>;
+
+    /// Flushes and commits.
+    ///
+    /// # Errors
+    /// `Retriable`: call again, never abort. `RequiresAbort`: nothing was committed.
+    /// `OutcomeUnknown`, `Fenced`, `Fatal`: replace the producer and ask the committed offsets.
+    fn commit_transaction(&mut self, timeout: Duration) -> impl Future<Output = KafkaResult<()>>;
+
+    /// Purges and aborts.
+    ///
+    /// # Errors
+    /// As for commit.
+    fn abort_transaction(&mut self, timeout: Duration) -> impl Future<Output = KafkaResult<()>>;
+
+    /// True once an EndTxn met a timeout or a disconnect: a delayed duplicate of it may still be
+    /// under way and would end the *next* transaction (KAFKA-17754). Replace the producer first.
+    fn is_tainted(&self) -> bool;
+}
+
+/// Time. Wall time for what is compared with event time; monotonic time for intervals.
+pub trait Clock {
+    /// Unix milliseconds now; may jump.
+    fn unix_ms(&self) -> i64;
+    /// Time since some fixed moment; never goes back.
+    fn monotonic(&self) -> Duration;
+    /// Waits.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+}
+
+/// Key of one piece of a partition's state: state is kept in time buckets (one a window start), so
+/// that expiry drops whole buckets and a checkpoint rewrites only buckets that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BucketKey(pub i64);
+
+/// Changes of one partition's state since the last batch, applied atomically.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StateBatch {
+    /// Buckets to write (replacing what was there), in key order.
+    pub puts: Vec<(BucketKey, Bytes)>,
+    /// Buckets to drop, in key order.
+    pub deletes: Vec<BucketKey>,
+}
+
+/// An immutable file of a checkpoint. Equal names mean equal content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateFile {
+    /// Content-addressed name, without a folder.
+    pub name: String,
+    /// Content.
+    pub content: Bytes,
+}
+
+/// An error of the local state store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("state store: {0}")]
+pub struct StateError(pub String);
+
+/// Local state, one keyed store a partition. It may vanish at any moment (the checkpoint is what
+/// recovery needs), so it needs no sync of its own.
+pub trait StateStore {
+    /// Applies a batch to `partition`, creating its store when it is new.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn apply(&mut self, partition: PartitionId, batch: StateBatch) -> Result<(), StateError>;
+
+    /// All buckets of `partition` in key order.
+    ///
+    /// # Errors
+    /// When the disk fails or content is damaged.
+    fn read(&mut self, partition: PartitionId) -> Result<Vec<(BucketKey, Bytes)>, StateError>;
+
+    /// The files of a checkpoint of `partition` as of now, sorted by name. Files that did not change
+    /// keep their names, so that only new ones need an upload.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn checkpoint(&mut self, partition: PartitionId) -> Result<Vec<StateFile>, StateError>;
+
+    /// Replaces the state of `partition` by a checkpoint's files.
+    ///
+    /// # Errors
+    /// When the disk fails or a file is damaged.
+    fn restore(
+        &mut self,
+        partition: PartitionId,
+        files: Vec<StateFile>,
+    ) -> Result<(), StateError>;
+
+    /// Forgets `partition`.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn drop_partition(&mut self, partition: PartitionId) -> Result<(), StateError>;
+}

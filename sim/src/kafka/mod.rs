@@ -1,0 +1,51 @@
+//! The Kafka cluster as a pure state machine: (message, time) → (messages, trace lines).
+//!
+//! Comes in: [`protocol::Message`]s from clients and from other nodes. Goes out: the same.
+//! Never here: madsim, tasks, futures, randomness, knowledge of the processor's records.
+
+pub mod internal;
+pub mod protocol;
+
+use std::sync::Arc;
+
+/// A topic to create with the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// Name.
+    pub name: Arc<str>,
+    /// Topic id.
+    pub topic_id: Arc<str>,
+    /// Number of partitions.
+    pub partitions: u32,
+    /// True: the leader stores its own time as the record's timestamp (LogAppendTime).
+    pub log_append_time: bool,
+}
+
+/// Settings of the cluster, in Kafka's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Topics in index order; the first two are `__consumer_offsets` and `__transaction_state`.
+    pub topics: Vec<TopicConfig>,
+    /// Number of brokers (replication factor is the smaller of this and 3).
+    pub brokers: u32,
+    /// min.insync.replicas
+    pub min_insync_replicas: usize,
+    /// replica.lag.time.max.ms
+    pub replica_lag_time_max_ms: u64,
+    /// replica.fetch.wait.max.ms
+    pub replica_fetch_wait_max_ms: u64,
+    /// broker.session.timeout.ms
+    pub broker_session_timeout_ms: u64,
+    /// broker.heartbeat.interval.ms
+    pub broker_heartbeat_interval_ms: u64,
+    /// transaction.abort.timed.out.transaction.cleanup.interval.ms
+    pub transaction_cleanup_interval_ms: u64,
+    /// transaction.max.timeout.ms
+    pub transaction_max_timeout_ms: u64,
+    /// group.initial.rebalance.delay.ms
+    pub group_initial_rebalance_delay_ms: u64,
+    /// message.max.bytes
+    pub message_max_bytes: usize,
+    /// Unix milliseconds at virtual time 0 (for LogAppendTime).
+    pub unix_ms_at_zero: i64,
+}
