@@ -4,9 +4,31 @@
 //! Never here: madsim, tasks, futures, randomness, knowledge of the processor's records.
 
 pub mod internal;
+pub mod layout;
+pub mod log;
 pub mod protocol;
 
+use crate::fabric::actor::Address;
+use protocol::BrokerId;
 use std::sync::Arc;
+
+/// Where the nodes of the cluster are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// The controller.
+    pub controller: Address,
+    /// The brokers.
+    pub brokers: Vec<(BrokerId, Address)>,
+}
+
+impl Directory {
+    /// Address of a broker.
+    #[must_use]
+    pub fn broker(&self, id: BrokerId) -> Option<Address> {
+        let found = self.brokers.iter().find(|(broker, _)| *broker == id);
+        found.map(|(_, address)| *address)
+    }
+}
 
 /// A topic to create with the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
