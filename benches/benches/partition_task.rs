@@ -1,0 +1,3 @@
+//! Benchmark of the pure core.
+
+fn main() {}

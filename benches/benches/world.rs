@@ -1,0 +1,3 @@
+//! Benchmark of the simulated world.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Benchmarks of the core and of the simulated world; see `benches/`.

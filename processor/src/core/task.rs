@@ -1,0 +1,370 @@
+//! One partition at work.
+
+use crate::core::WINDOW_MS;
+use crate::core::dead_letter::{ErrorType, Rejection};
+use crate::core::decode::read_event;
+use crate::core::digest::{Digest, record_link};
+use crate::core::ledger::{Cause, Counters, ForcedAdvance, Ledger, OutputRecord};
+use crate::core::rules::CoreConfig;
+use crate::core::snapshot::{self, SnapshotError, StateChanges};
+use crate::core::window::{Added, Bucket, Buckets, Event};
+use crate::io::{BucketKey, ConsumedRecord};
+use crate::units::{LogTimeMs, Offset, PartitionId, Watermark};
+use bytes::Bytes;
+use std::hint::black_box;
+use std::sync::Arc;
+
+/// Records that go through each step together, so that the memory misses of their identity
+/// look-ups overlap.
+const MICRO_BATCH: usize = 256;
+
+/// A record of the input topic, borrowed from wherever it was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputRecord<'a> {
+    /// Position in the partition's log.
+    pub offset: Offset,
+    /// The timestamp that Kafka stored with it.
+    pub timestamp: LogTimeMs,
+    /// Key, if any.
+    pub key: Option<&'a [u8]>,
+    /// Value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a ConsumedRecord> for InputRecord<'a> {
+    fn from(record: &'a ConsumedRecord) -> Self {
+        InputRecord {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+        }
+    }
+}
+
+/// A record after everything that needs no state.
+#[derive(Debug)]
+struct Prepared {
+    link: u128,
+    event: Result<Event, Rejection>,
+}
+
+/// The processing of one input partition: a pure function of its log and of the watermark advances
+/// that were forced upon it.
+#[derive(Debug)]
+pub struct PartitionTask {
+    config: Arc<CoreConfig>,
+    ledger: Ledger,
+    buckets: Buckets,
+    /// Buckets that are in the stored state but no longer in memory.
+    dropped: Vec<BucketKey>,
+    /// [`PartitionTask::next_deadline`], kept so that most records cost one comparison.
+    deadline: i64,
+    prepared: Vec<Prepared>,
+    scratch: Vec<u8>,
+}
+
+impl PartitionTask {
+    /// A partition that has seen nothing, to be fed from `start`.
+    #[must_use]
+    pub fn new(partition: PartitionId, start: Offset, config: Arc<CoreConfig>) -> Self {
+        Self::from_parts(config, Ledger::new(partition, start), Buckets::default())
+    }
+
+    fn from_parts(config: Arc<CoreConfig>, ledger: Ledger, buckets: Buckets) -> Self {
+        let mut task = PartitionTask {
+            config,
+            ledger,
+            buckets,
+            dropped: Vec::new(),
+            deadline: i64::MAX,
+            prepared: Vec::new(),
+            scratch: Vec::new(),
+        };
+        task.deadline = task.compute_deadline();
+        task
+    }
+
+    /// Processes records in offset order and appends what they cause to `outputs`. How the records
+    /// are cut into calls makes no difference to anything.
+    ///
+    /// # Panics
+    /// If an offset is below [`PartitionTask::position`]: the caller has fed a record twice.
+    pub fn process<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = InputRecord<'a>>,
+        outputs: &mut Vec<OutputRecord>,
+    ) {
+        let mut records = records.into_iter();
+        let mut batch = Vec::with_capacity(records.size_hint().0.clamp(1, MICRO_BATCH));
+        let mut prepared = std::mem::take(&mut self.prepared);
+        loop {
+            batch.clear();
+            batch.extend(records.by_ref().take(MICRO_BATCH));
+            if batch.is_empty() {
+                break;
+            }
+            prepared.clear();
+            prepared.extend(batch.iter().map(|record| self.prepare(record)));
+            self.touch(&prepared);
+            for (record, prepared) in batch.iter().zip(prepared.drain(..)) {
+                self.apply(record, prepared, outputs);
+            }
+        }
+        self.prepared = prepared;
+    }
+
+    /// Raises the watermark by the clock, as if an event had done it. False if it is not below `to`
+    /// already: then nothing has changed. True must be followed by a snapshot at this very position
+    /// before more records are committed, because the advance is not in the log.
+    pub fn force_watermark(&mut self, to: Watermark, outputs: &mut Vec<OutputRecord>) -> bool {
+        if to <= self.ledger.watermark {
+            return false;
+        }
+        let position = self.ledger.position;
+        self.ledger.note_forced(ForcedAdvance {
+            offset: position,
+            watermark: to,
+        });
+        self.raise_watermark(to, Cause::Idle(position), outputs);
+        true
+    }
+
+    /// The smallest watermark that would emit or drop something; `None` when no window is held.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Watermark> {
+        (self.buckets.len() > 0).then_some(Watermark(self.deadline))
+    }
+
+    /// Moves the position over offsets that hold no visible record (control records, aborted data).
+    ///
+    /// # Panics
+    /// If `to` is below the position.
+    pub fn advance_position(&mut self, to: Offset) {
+        assert!(
+            to >= self.ledger.position,
+            "the position of a log only moves forward"
+        );
+        self.ledger.position = to;
+    }
+
+    /// Offset of the next record to process.
+    #[must_use]
+    pub fn position(&self) -> Offset {
+        self.ledger.position
+    }
+
+    /// Event time up to which the partition is taken as complete.
+    #[must_use]
+    pub fn watermark(&self) -> Watermark {
+        self.ledger.watermark
+    }
+
+    /// The newest forced advance, if there was any.
+    #[must_use]
+    pub fn forced(&self) -> Option<ForcedAdvance> {
+        self.ledger.forced
+    }
+
+    /// Sequence number of the next output.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.ledger.next_sequence
+    }
+
+    /// Digest of everything that went in and came out.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.ledger.digest
+    }
+
+    /// What was counted since the beginning of the partition.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.ledger.counters
+    }
+
+    /// Event identities held in memory.
+    #[must_use]
+    pub fn live_ids(&self) -> usize {
+        self.buckets.iter().map(Bucket::live_ids).sum()
+    }
+
+    /// The state as bytes: the header (everything but the windows) and the buckets that changed or
+    /// were dropped since the last call or since [`PartitionTask::restore`].
+    pub fn drain_changes(&mut self) -> StateChanges {
+        let dropped = std::mem::take(&mut self.dropped);
+        snapshot::encode(&self.config, &self.ledger, &mut self.buckets, dropped)
+    }
+
+    /// A task as it was when `header` was drained. `buckets` must be exactly those that stand in the
+    /// store after all changes up to that one, in any order. A header made under another
+    /// configuration is accepted: see [`crate::core::snapshot_fingerprint`].
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when something is damaged, missing, left over or made by a newer release.
+    pub fn restore(
+        config: Arc<CoreConfig>,
+        header: &[u8],
+        buckets: impl IntoIterator<Item = (BucketKey, Bytes)>,
+    ) -> Result<Self, SnapshotError> {
+        let (ledger, buckets) = snapshot::decode(&config, header, buckets)?;
+        Ok(Self::from_parts(config, ledger, buckets))
+    }
+
+    fn prepare(&mut self, record: &InputRecord<'_>) -> Prepared {
+        let partition = self.ledger.partition;
+        Prepared {
+            link: record_link(record),
+            event: read_event(record, partition, &self.config, &mut self.scratch),
+        }
+    }
+
+    /// Loads the identity slots of a whole batch: independent loads, so their misses overlap.
+    fn touch(&self, prepared: &[Prepared]) {
+        let events = prepared
+            .iter()
+            .filter_map(|prepared| prepared.event.as_ref().ok());
+        let loaded = events
+            .filter(|event| event.deduplicate)
+            .map(|event| self.buckets.touch(event));
+        black_box(loaded.fold(0, |all, one| all ^ one));
+    }
+
+    fn apply(
+        &mut self,
+        record: &InputRecord<'_>,
+        prepared: Prepared,
+        outputs: &mut Vec<OutputRecord>,
+    ) {
+        assert!(
+            record.offset >= self.ledger.position,
+            "offset {} was fed after position {}",
+            record.offset,
+            self.ledger.position
+        );
+        self.ledger.position = record.offset.next();
+        self.ledger.digest.chain(prepared.link);
+        self.ledger.counters.records += 1;
+        let rejection = match prepared.event {
+            Ok(event) => match self.check_lateness(&event) {
+                None => return self.admit(record.offset, &event, outputs),
+                Some(rejection) => rejection,
+            },
+            Err(rejection) => rejection,
+        };
+        self.ledger
+            .put_dead_letter(&self.config, record, &rejection, outputs);
+    }
+
+    fn check_lateness(&self, event: &Event) -> Option<Rejection> {
+        let start = event.window_start();
+        let end = start + WINDOW_MS;
+        let watermark = self.ledger.watermark;
+        if !self.config.is_retired(end, watermark.0) {
+            return None;
+        }
+        let message = format!(
+            "the window {start}..{end} ms (Unix time) is closed for good: its end plus the allowed \
+             lateness of {} ms is not after the watermark {watermark}",
+            self.config.rules().allowed_lateness_ms
+        );
+        Some(Rejection::new(ErrorType::TooLate, message))
+    }
+
+    fn admit(&mut self, offset: Offset, event: &Event, outputs: &mut Vec<OutputRecord>) {
+        let at = self.bucket_of(event);
+        let bucket = self.buckets.at_mut(at);
+        let emitted = bucket.end() <= self.ledger.watermark.0;
+        // Only a correction tells the values that it replaces.
+        let previous = emitted
+            .then(|| bucket.aggregate_of(event.ticker).cloned())
+            .flatten();
+        let slot = match bucket.add(event) {
+            Added::Duplicate => {
+                self.ledger.counters.duplicates += 1;
+                return;
+            }
+            Added::First(slot) => slot,
+            Added::Further(slot) => {
+                if emitted {
+                    bucket.raise_revision(slot);
+                }
+                slot
+            }
+        };
+        self.ledger.counters.accepted += 1;
+        let cause = Cause::Record(offset);
+        if emitted {
+            // The event lies before the watermark, so it cannot move it.
+            let (start, window) = (bucket.start, bucket.window(slot));
+            self.ledger.put_result(
+                &self.config,
+                start,
+                window,
+                previous.as_ref(),
+                cause,
+                outputs,
+            );
+            return;
+        }
+        let reached = Watermark(event.timestamp - self.config.rules().max_out_of_orderness_ms);
+        if reached > self.ledger.watermark {
+            self.raise_watermark(reached, cause, outputs);
+        }
+    }
+
+    fn bucket_of(&mut self, event: &Event) -> usize {
+        let start = event.window_start();
+        match self.buckets.position(start) {
+            Ok(at) => at,
+            Err(at) => {
+                let bucket = Bucket::new(start, self.config.tickers().len());
+                self.deadline = self.deadline.min(self.deadline_of(&bucket));
+                self.buckets.insert(at, bucket);
+                at
+            }
+        }
+    }
+
+    fn raise_watermark(&mut self, to: Watermark, cause: Cause, outputs: &mut Vec<OutputRecord>) {
+        let from = std::mem::replace(&mut self.ledger.watermark, to);
+        if to.0 < self.deadline {
+            return;
+        }
+        for bucket in self.buckets.iter_mut() {
+            if bucket.end() <= from.0 || bucket.end() > to.0 {
+                continue;
+            }
+            for window in bucket.in_ticker_order() {
+                self.ledger
+                    .put_result(&self.config, bucket.start, window, None, cause, outputs);
+            }
+        }
+        let config = Arc::clone(&self.config);
+        let retired = |bucket: &Bucket| config.is_retired(bucket.end(), to.0);
+        while let Some(bucket) = self.buckets.pop_first_if(retired) {
+            if bucket.stored.is_some() {
+                self.dropped.push(BucketKey(bucket.start));
+            }
+        }
+        self.deadline = self.compute_deadline();
+    }
+
+    /// When the watermark does something to this bucket next.
+    fn deadline_of(&self, bucket: &Bucket) -> i64 {
+        if bucket.end() <= self.ledger.watermark.0 {
+            bucket.end() + self.config.rules().allowed_lateness_ms
+        } else {
+            bucket.end()
+        }
+    }
+
+    fn compute_deadline(&self) -> i64 {
+        self.buckets
+            .iter()
+            .map(|bucket| self.deadline_of(bucket))
+            .min()
+            .unwrap_or(i64::MAX)
+    }
+}
