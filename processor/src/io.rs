@@ -384,11 +384,7 @@ pub trait StateStore {
     ///
     /// # Errors
     /// When the disk fails or a file is damaged.
-    fn restore(
-        &mut self,
-        partition: PartitionId,
-        files: Vec<StateFile>,
-    ) -> Result<(), StateError>;
+    fn restore(&mut self, partition: PartitionId, files: Vec<StateFile>) -> Result<(), StateError>;
 
     /// Forgets `partition`.
     ///

@@ -10,4 +10,6 @@
 pub mod config;
 pub mod core;
 pub mod io;
+pub mod state;
 pub mod units;
+pub mod worker;

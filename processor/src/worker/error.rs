@@ -1,0 +1,139 @@
+//! Why a worker stops.
+
+use super::commit_record::CommitRecordError;
+use crate::core::SnapshotError;
+use crate::io::{KafkaError, StateError};
+use crate::units::{Offset, PartitionId};
+
+/// An error that ends a worker. Unless [`WorkerError::is_refusal`], a restart is the right answer:
+/// the partition is recovered from what was committed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A client is unusable.
+    #[error("Kafka: {0}; the process may be started again")]
+    Kafka(#[from] KafkaError),
+    /// The local state store failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A checkpoint could not be read.
+    #[error("partition {partition}: checkpoint {snapshot}: {cause}; the process may be started again")]
+    CheckpointUnreadable {
+        /// Partition.
+        partition: PartitionId,
+        /// Snapshot id.
+        snapshot: String,
+        /// The object store's error.
+        cause: object_store::Error,
+    },
+    /// Another owner has committed this partition.
+    #[error("partition {0}: another owner has committed it; the process may be started again")]
+    Superseded(PartitionId),
+    /// Fenced again and again.
+    #[error("the transactional.id `{0}` is used by another process: give every worker its own worker.ordinal")]
+    FencedRepeatedly(String),
+    /// The consumer delivered what it must not.
+    #[error("partition {partition}: a record at offset {got} came after position {position}: the client is broken")]
+    Disorder {
+        /// Partition.
+        partition: PartitionId,
+        /// Offset of the record.
+        got: Offset,
+        /// Position.
+        position: Offset,
+    },
+    /// Going on would break exactly-once.
+    #[error("partition {partition}: refused to continue: {reason}")]
+    Refused {
+        /// Partition.
+        partition: PartitionId,
+        /// Why, and what to do.
+        reason: Refusal,
+    },
+}
+
+impl WorkerError {
+    /// True when a restart without a decision of the operator cannot help.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, WorkerError::Refused { .. })
+    }
+}
+
+const ACCEPT: &str = "to start it anew, with empty state and outputs numbered from 0, put the \
+                      partition into recovery.accept_reset_partitions";
+
+/// Why a partition is not continued.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Checkpoints exist, a committed offset does not.
+    #[error("checkpoints exist (newest: {newest}) but the group has no committed offset: it has expired or was deleted; {ACCEPT}")]
+    CommitMissing {
+        /// Path of a manifest.
+        newest: String,
+    },
+    /// The commit record cannot be used.
+    #[error("{0}; {ACCEPT}")]
+    CommitRecord(#[from] CommitRecordError),
+    /// The topic was created anew.
+    #[error("the commit was made on a topic with id {committed}, this topic has id {found}: the topic was created anew; {ACCEPT}")]
+    OtherTopic {
+        /// Committed topic id.
+        committed: String,
+        /// Topic id now.
+        found: String,
+    },
+    /// The partition count has changed.
+    #[error("the commit was made on a topic of {committed} partitions, this topic has {found}: keys have moved between partitions; {ACCEPT}, for all partitions")]
+    PartitionCount {
+        /// Committed count.
+        committed: u32,
+        /// Count now.
+        found: u32,
+    },
+    /// Retention has passed the position.
+    #[error("the log begins at offset {earliest}, but offset {needed} is needed: retention has deleted records that were not processed or are needed for replay; {ACCEPT}")]
+    Retention {
+        /// Log start offset.
+        earliest: Offset,
+        /// Offset needed.
+        needed: Offset,
+    },
+    /// The configuration changed between snapshot and commit.
+    #[error("the configuration or the program has changed (fingerprint {snapshot} → {now}), and offsets {from}..{to} would be replayed under the new one: start it once more under the old one and stop it cleanly (SIGTERM), then change it")]
+    Fingerprint {
+        /// Of the snapshot.
+        snapshot: String,
+        /// Of this process.
+        now: String,
+        /// Snapshot position.
+        from: Offset,
+        /// Committed offset.
+        to: Offset,
+    },
+    /// A replay did not reproduce what was committed.
+    #[error("replaying up to offset {at} gave digest {computed}, but {committed} was committed: the log, the checkpoint or the program is not what it was; {ACCEPT}")]
+    Digest {
+        /// Committed offset.
+        at: Offset,
+        /// Digest of the replay.
+        computed: String,
+        /// Committed digest.
+        committed: String,
+    },
+    /// A checkpoint is damaged.
+    #[error("checkpoint {snapshot}: {cause}; {ACCEPT}")]
+    Snapshot {
+        /// Snapshot id.
+        snapshot: String,
+        /// What is wrong.
+        cause: SnapshotError,
+    },
+    /// A manifest is damaged or of another version.
+    #[error("checkpoint {snapshot}: {cause}; {ACCEPT}")]
+    Manifest {
+        /// Snapshot id.
+        snapshot: String,
+        /// What is wrong.
+        cause: String,
+    },
+}

@@ -1,0 +1,100 @@
+//! What a worker tells of itself, for logs and metrics.
+
+use crate::io::KafkaError;
+use crate::units::{Offset, PartitionId, Watermark};
+
+/// Something worth a log line or a metric.
+#[derive(Debug)]
+pub enum WorkerEvent<'a> {
+    /// A partition was taken over and is being replayed (or goes on at once, if `from` = `to`).
+    Recovering {
+        /// Partition.
+        partition: PartitionId,
+        /// Position of the snapshot.
+        from: Offset,
+        /// Committed offset.
+        to: Offset,
+        /// This owner's term.
+        term: u64,
+    },
+    /// The replay reproduced what was committed.
+    Recovered {
+        /// Partition.
+        partition: PartitionId,
+        /// Committed offset.
+        at: Offset,
+    },
+    /// A partition was read for the first time.
+    Fresh {
+        /// Partition.
+        partition: PartitionId,
+        /// First offset.
+        at: Offset,
+    },
+    /// A partition was given up.
+    Released {
+        /// Partition.
+        partition: PartitionId,
+        /// False: it was already lost.
+        in_time: bool,
+    },
+    /// A transaction was committed.
+    Committed {
+        /// Partitions in it.
+        partitions: usize,
+        /// Outputs in it.
+        outputs: usize,
+    },
+    /// A transaction was aborted; its outputs are kept and sent again.
+    Aborted(&'a KafkaError),
+    /// The outcome of a commit was asked from the committed offsets.
+    Resolved {
+        /// It had been committed.
+        committed: bool,
+    },
+    /// The producer was replaced.
+    ProducerReplaced {
+        /// Why.
+        reason: &'a str,
+    },
+    /// A snapshot is in the object store.
+    Snapshotted {
+        /// Partition.
+        partition: PartitionId,
+        /// Position.
+        at: Offset,
+        /// Files uploaded now.
+        uploaded: usize,
+    },
+    /// A snapshot failed; the older one stays.
+    SnapshotFailed {
+        /// Partition.
+        partition: PartitionId,
+        /// Why.
+        cause: String,
+    },
+    /// The watermark of an idle partition was advanced by the clock.
+    Forced {
+        /// Partition.
+        partition: PartitionId,
+        /// Position.
+        at: Offset,
+        /// New watermark.
+        watermark: Watermark,
+    },
+    /// Objects that no committed record reaches were deleted.
+    Collected {
+        /// Partition.
+        partition: PartitionId,
+        /// How many.
+        objects: usize,
+    },
+    /// A call is made again.
+    Retrying(&'a KafkaError),
+}
+
+/// Receives a worker's events.
+pub trait Observer {
+    /// Called on the worker's thread; must not block.
+    fn observe(&self, event: &WorkerEvent<'_>);
+}

@@ -1,0 +1,172 @@
+//! A partition that this worker owns.
+
+use super::checkpoint::{Checkpoints, Snapshot};
+use super::commit_record::{CommitRecord, Ownership};
+use super::error::{Refusal, WorkerError};
+use crate::core::{Digest, InputRecord, OutputRecord, PartitionTask};
+use crate::io::ConsumedRecord;
+use crate::units::{Offset, PartitionId};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What the group's coordinator holds for the partition, as far as this worker knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    pub(super) offset: Offset,
+    pub(super) record: CommitRecord,
+}
+
+/// Where a partition stands between taking over and going on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Records below `until` are processed with outputs suppressed.
+    Replaying { until: Offset, digest: Digest },
+    /// Processing.
+    Live,
+}
+
+/// An owned partition: its task, and what of it is committed and snapshotted.
+pub(super) struct OwnedPartition {
+    pub(super) partition: PartitionId,
+    pub(super) task: PartitionTask,
+    pub(super) phase: Phase,
+    pub(super) ownership: Ownership,
+    /// Outputs that no acknowledged commit contains yet. Kept through aborts.
+    pub(super) pending: Vec<OutputRecord>,
+    /// `None`: never committed.
+    pub(super) acknowledged: Option<Acknowledged>,
+    /// When the newest acknowledged commit of this owner began: then it certainly was the owner.
+    pub(super) acknowledged_at_unix_ms: i64,
+    pub(super) checkpoints: Checkpoints,
+    /// Newest snapshot in the object store.
+    pub(super) snapshot: Option<Snapshot>,
+    /// Where replay begins when there is no snapshot.
+    pub(super) first_offset: Offset,
+    /// Snapshots that commit records of this owner have named, oldest first; the last is the one
+    /// that the coordinator holds.
+    pub(super) named: VecDeque<Snapshot>,
+    /// Nothing of this partition may be committed before a new snapshot: its state holds something
+    /// that a replay cannot reproduce (a forced advance, a changed configuration).
+    pub(super) needs_snapshot: bool,
+    /// The position was the last stable offset when it was last told.
+    pub(super) at_end: bool,
+    /// When the last record came (or the partition was taken over).
+    pub(super) last_record_at: Duration,
+    /// Delivery is paused because too many outputs wait for a commit.
+    pub(super) held_back: bool,
+}
+
+impl OwnedPartition {
+    /// Processes records of one poll. Returns true if a replay ended with them.
+    pub(super) fn process(&mut self, records: &[ConsumedRecord]) -> Result<bool, WorkerError> {
+        let Some(first) = records.first() else {
+            return Ok(false);
+        };
+        if first.offset < self.task.position() {
+            return Err(WorkerError::Disorder {
+                partition: self.partition,
+                got: first.offset,
+                position: self.task.position(),
+            });
+        }
+        let Phase::Replaying { until, .. } = self.phase else {
+            self.process_live(records);
+            return Ok(false);
+        };
+        let split = records.partition_point(|record| record.offset < until);
+        let (replayed, rest) = records.split_at(split);
+        let mut suppressed = Vec::new();
+        self.task
+            .process(replayed.iter().map(InputRecord::from), &mut suppressed);
+        if rest.is_empty() {
+            return Ok(false);
+        }
+        self.end_replay()?;
+        self.process_live(rest);
+        Ok(true)
+    }
+
+    fn process_live(&mut self, records: &[ConsumedRecord]) {
+        self.task
+            .process(records.iter().map(InputRecord::from), &mut self.pending);
+    }
+
+    /// The position is at the end of what is stable. Returns true if that ends a replay.
+    pub(super) fn reach_end(&mut self, position: Offset) -> Result<bool, WorkerError> {
+        match self.phase {
+            // Not all of what was committed is visible yet: wait for more.
+            Phase::Replaying { until, .. } if position < until => Ok(false),
+            Phase::Replaying { .. } => {
+                self.end_replay()?;
+                self.pass(position);
+                Ok(true)
+            }
+            Phase::Live => {
+                self.pass(position);
+                Ok(false)
+            }
+        }
+    }
+
+    fn pass(&mut self, position: Offset) {
+        self.at_end = true;
+        if position > self.task.position() {
+            self.task.advance_position(position);
+        }
+    }
+
+    /// Compares what the replay computed with what was committed, and goes live.
+    pub(super) fn end_replay(&mut self) -> Result<(), WorkerError> {
+        let Phase::Replaying { until, digest } = self.phase else {
+            return Ok(());
+        };
+        if until > self.task.position() {
+            self.task.advance_position(until);
+        }
+        if self.task.digest() != digest {
+            return Err(WorkerError::Refused {
+                partition: self.partition,
+                reason: Refusal::Digest {
+                    at: until,
+                    computed: self.task.digest().to_string(),
+                    committed: digest.to_string(),
+                },
+            });
+        }
+        self.phase = Phase::Live;
+        Ok(())
+    }
+
+    /// The commit record of the present state.
+    pub(super) fn record(&self) -> CommitRecord {
+        let (id, at) = match &self.snapshot {
+            Some(snapshot) => (snapshot.id.as_str(), snapshot.at),
+            None => ("", self.first_offset),
+        };
+        CommitRecord::of(&self.task, &self.ownership, id, at)
+    }
+
+    /// True if a commit would tell the coordinator something new.
+    pub(super) fn has_news(&self) -> bool {
+        if self.phase != Phase::Live || self.needs_snapshot {
+            return false;
+        }
+        let Some(acknowledged) = &self.acknowledged else {
+            return true;
+        };
+        let named = &acknowledged.record.snapshot;
+        !self.pending.is_empty()
+            || acknowledged.offset != self.task.position()
+            || self.snapshot.as_ref().is_some_and(|s| &s.id != named)
+    }
+
+    /// True if a snapshot would hold something that the newest one does not.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        // Not before the first commit: a checkpoint without a commit means that the commit was lost.
+        let committed_once = self.acknowledged.is_some();
+        let covered = self.snapshot.as_ref().map(|snapshot| snapshot.at);
+        self.phase == Phase::Live
+            && committed_once
+            && (self.needs_snapshot || covered != Some(self.task.position()))
+    }
+}
