@@ -1,0 +1,328 @@
+//! Property 3: the revisions of every window are what the oracle computes, its event set included.
+//! No window is missing, none invented, and each correction names the values that it replaces.
+
+use crate::Case;
+use crate::conservation::md5_hex;
+use crate::evidence::{Kind, Output, Row};
+use crate::moment::Moment;
+use crate::oracle::{Content, PartitionTruth, WindowTruth};
+use crate::verdict::{Findings, Property};
+use std::collections::BTreeMap;
+
+/// Fields of a result in their order.
+const FIELDS: [&str; 15] = [
+    "ticker",
+    "company_name",
+    "sector",
+    "window_start",
+    "window_end",
+    "count",
+    "avg_price",
+    "min_price",
+    "max_price",
+    "total_volume",
+    "open_price",
+    "close_price",
+    "vwap",
+    "revision",
+    "previous",
+];
+
+/// Fields that a correction repeats of what it replaces, in their order.
+const REPLACED: [&str; 9] = [
+    "count",
+    "avg_price",
+    "min_price",
+    "max_price",
+    "total_volume",
+    "open_price",
+    "close_price",
+    "vwap",
+    "revision",
+];
+
+/// Windows of one partition by (ticker, start), each with its visible revisions.
+type Shown<'a, 'b> = BTreeMap<(&'b str, i64), Vec<(&'b Output<'a>, &'b Row<'a>)>>;
+
+/// Judges a case.
+#[must_use]
+pub fn check(case: &Case<'_>) -> Findings {
+    let mut findings = Findings::of(Property::WindowCorrectness);
+    let mut partitions = case.evidence.partitions();
+    partitions.extend(case.oracle.partitions().map(|(partition, _)| partition));
+    partitions.sort_unstable();
+    partitions.dedup();
+    for partition in partitions {
+        let shown = shown_windows(case, partition, &mut findings);
+        let truth = case.oracle.partition(partition);
+        for ((ticker, start), revisions) in &shown {
+            match truth.windows.get(&((*ticker).to_owned(), *start)) {
+                Some(window) => window_revisions(window, revisions, &mut findings),
+                None => findings.add(|| {
+                    format!(
+                        "{}: the log has no accepted event of this window",
+                        revisions[0].0.place()
+                    )
+                }),
+            }
+        }
+        if let Some(horizon) = case.horizon(partition) {
+            complete(partition, truth, horizon, &shown, &mut findings);
+        }
+    }
+    findings
+}
+
+fn shown_windows<'a, 'b>(
+    case: &'b Case<'a>,
+    partition: i32,
+    findings: &mut Findings,
+) -> Shown<'a, 'b> {
+    let mut shown = Shown::new();
+    let outputs = case.evidence.of_partition(partition).iter();
+    for output in outputs.filter(|output| output.kind == Kind::Result) {
+        match &output.row {
+            Ok(row) => shown
+                .entry((row.ticker.as_str(), row.window_start))
+                .or_default()
+                .push((output, row)),
+            Err(why) => findings.add(|| format!("{}: {why}", output.place())),
+        }
+    }
+    for revisions in shown.values_mut() {
+        revisions.sort_by_key(|(output, _)| (output.revision, output.sequence));
+    }
+    shown
+}
+
+/// Revisions 0..n, each right, each with what it replaces.
+fn window_revisions(
+    window: &WindowTruth,
+    revisions: &[(&Output<'_>, &Row<'_>)],
+    findings: &mut Findings,
+) {
+    let mut replaced = None;
+    for (expected, (output, row)) in (0_i64..).zip(revisions) {
+        if output.revision != expected {
+            findings.add(|| format!("{}: expected revision {expected}", output.place()));
+            return;
+        }
+        if let Err(why) = result(window, output, row, replaced) {
+            findings.add(|| format!("{}: {why}", output.place()));
+        }
+        replaced = Some(*row);
+    }
+}
+
+/// One result: envelope, fields and what it replaces.
+fn result(
+    window: &WindowTruth,
+    output: &Output<'_>,
+    row: &Row<'_>,
+    replaced: Option<&Row<'_>>,
+) -> Result<(), String> {
+    let content = window
+        .content_at(output.moment)
+        .ok_or("there is no event of this window at or before its cause")?;
+    envelope(window, output, row, &content)?;
+    let names: Vec<&str> = row.fields.iter().map(|(name, _)| name.as_str()).collect();
+    if names != FIELDS {
+        return Err(format!("its fields are {names:?}, expected {FIELDS:?}"));
+    }
+    text_field(row, "company_name", &window.company)?;
+    text_field(row, "sector", &window.sector)?;
+    exact_field(row, "window_end", &window.end_ms.to_string())?;
+    for (name, expected) in &content.fields {
+        exact_field(row, name, expected)?;
+    }
+    exact_field(row, "revision", &output.revision.to_string())?;
+    exact_field(row, "previous", &previous_text(replaced))
+}
+
+fn envelope(
+    window: &WindowTruth,
+    output: &Output<'_>,
+    row: &Row<'_>,
+    content: &Content,
+) -> Result<(), String> {
+    if output.event_set_hash != content.event_set_hash {
+        return Err(format!(
+            "header `event-set-hash` is {}, expected {}",
+            output.event_set_hash, content.event_set_hash
+        ));
+    }
+    if output.record.key.as_deref() != Some(row.ticker.as_bytes()) {
+        return Err("its key is not its ticker".to_owned());
+    }
+    let correlation_id = md5_hex(&format!(
+        "{}_{}",
+        row.ticker,
+        window.start_ms.div_euclid(1000)
+    ));
+    if output.correlation_id != correlation_id {
+        return Err(format!(
+            "header `correlation-id` is {}, expected {correlation_id}",
+            output.correlation_id
+        ));
+    }
+    if output.record.timestamp_ms != window.end_ms - 1 {
+        return Err(format!(
+            "its Kafka timestamp is {}, expected the window's last millisecond, {}",
+            output.record.timestamp_ms,
+            window.end_ms - 1
+        ));
+    }
+    Ok(())
+}
+
+fn exact_field(row: &Row<'_>, name: &str, expected: &str) -> Result<(), String> {
+    let found = row.field(name).unwrap_or("missing");
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("field `{name}` is {found}, expected {expected}"))
+    }
+}
+
+fn text_field(row: &Row<'_>, name: &str, expected: &str) -> Result<(), String> {
+    let found = row.field(name).unwrap_or("missing");
+    match serde_json::from_str::<String>(found) {
+        Ok(text) if text == expected => Ok(()),
+        _ => Err(format!("field `{name}` is {found}, expected {expected:?}")),
+    }
+}
+
+/// What `previous` must be: the values of the revision before, as they were published.
+fn previous_text(replaced: Option<&Row<'_>>) -> String {
+    let Some(row) = replaced else {
+        return "null".to_owned();
+    };
+    let fields: Vec<String> = REPLACED
+        .iter()
+        .map(|name| format!("\"{name}\":{}", row.field(name).unwrap_or("missing")))
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// Every revision that must have been emitted is there, and the last one holds all events.
+fn complete(
+    partition: i32,
+    truth: &PartitionTruth,
+    horizon: Moment,
+    shown: &Shown<'_, '_>,
+    findings: &mut Findings,
+) {
+    for ((ticker, start), window) in &truth.windows {
+        let expected = window.revisions_until(horizon);
+        let revisions = shown.get(&(ticker.as_str(), *start));
+        let found = revisions.map_or(0, Vec::len);
+        findings.require(found == expected.len(), || {
+            format!(
+                "source partition {partition}, window {ticker}@{start}: expected {} revisions, \
+                 found {found}",
+                expected.len()
+            )
+        });
+        let last = revisions.and_then(|revisions| revisions.last());
+        let (Some(last), Some(expected)) = (last, expected.last()) else {
+            continue;
+        };
+        findings.require(
+            last.0.event_set_hash == expected.content.event_set_hash,
+            || {
+                format!(
+                    "{}: the last revision holds {} events, expected {} (event sets {} and {})",
+                    last.0.place(),
+                    last.1.count,
+                    expected.content.count,
+                    last.0.event_set_hash,
+                    expected.content.event_set_hash
+                )
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::evidence::Kind::Result;
+    use crate::truth::{failed, output, remove, set_header, set_value, small};
+    use crate::verdict::Property::WindowCorrectness;
+
+    #[test]
+    fn a_value_that_is_off_by_one_unit_is_found() {
+        for (from, to) in [
+            ("\"avg_price\":100.875,", "\"avg_price\":100.87500001,"),
+            ("\"min_price\":100.5,", "\"min_price\":100.50,"),
+            ("\"max_price\":101.25,", "\"max_price\":101,"),
+            ("\"open_price\":100.5,", "\"open_price\":101.25,"),
+            ("\"close_price\":101.25,", "\"close_price\":100.5,"),
+            ("\"total_volume\":30,", "\"total_volume\":31,"),
+            ("\"vwap\":101,", "\"vwap\":null,"),
+            ("\"sector\":\"Technology\"", "\"sector\":\"Retail\""),
+            ("\"previous\":null", "\"previous\":{}"),
+        ] {
+            let mut history = small();
+            set_value(output(&mut history, Result, 3), from, to);
+            assert_eq!(failed(&history), [WindowCorrectness], "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn a_correction_that_names_other_values_than_it_replaces_is_found() {
+        let mut history = small();
+        let second = output(&mut history, Result, 4);
+        set_value(
+            second,
+            "\"previous\":{\"count\":2,",
+            "\"previous\":{\"count\":1,",
+        );
+        assert_eq!(failed(&history), [WindowCorrectness]);
+    }
+
+    #[test]
+    fn a_shifted_window_is_found() {
+        let mut history = small();
+        let first = output(&mut history, Result, 2);
+        set_value(
+            first,
+            "\"window_start\":1699999980000",
+            "\"window_start\":1699999920000",
+        );
+        assert!(failed(&history).contains(&WindowCorrectness));
+    }
+
+    #[test]
+    fn a_wrong_event_set_is_found() {
+        let mut history = small();
+        set_header(
+            output(&mut history, Result, 3),
+            "event-set-hash",
+            &"0".repeat(32),
+        );
+        let failed = failed(&history);
+        assert!(failed.contains(&WindowCorrectness), "{failed:?}");
+    }
+
+    #[test]
+    fn a_missing_last_revision_is_found() {
+        let mut history = small();
+        remove(&mut history, Result, 5);
+        assert!(failed(&history).contains(&WindowCorrectness));
+    }
+
+    #[test]
+    fn a_window_that_nobody_traded_in_is_found() {
+        let mut history = small();
+        let mut invented = output(&mut history, Result, 9).clone();
+        set_value(
+            &mut invented,
+            "\"window_start\":1700000100000",
+            "\"window_start\":1700000160000",
+        );
+        set_header(&mut invented, "sequence", "10");
+        invented.offset = 1_000;
+        history.outputs.push(invented);
+        assert!(failed(&history).contains(&WindowCorrectness));
+    }
+}

@@ -1,0 +1,291 @@
+//! The processor's pure core against the oracle: arbitrary event streams in, every property that
+//! the topics can show out.
+
+mod recording;
+
+use processor::core::Identity;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use recording::{Recording, Settings, Step};
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
+/// Garbage inputs of one case of `garbage_is_never_lost_and_never_kills`, and the number of cases.
+const GARBAGE_INPUTS: usize = 250;
+const GARBAGE_CASES: u32 = 420;
+
+fn settings() -> impl Strategy<Value = Settings> {
+    (
+        prop_oneof![Just(0_i64), Just(5_000), 0..90_000_i64],
+        prop_oneof![Just(0_i64), Just(60_000), 0..300_000_i64],
+        prop_oneof![Just(0_i64), Just(60_000), 0..600_000_i64],
+        prop_oneof![3 => Just(Identity::EventId), 1 => Just(Identity::Content)],
+        prop_oneof![Just(0_i64), 0..1_000_000_i64],
+        1..300_usize,
+    )
+        .prop_map(
+            |(out_of_orderness_ms, lateness_ms, skew_ms, identity, start, records_a_commit)| {
+                Settings {
+                    out_of_orderness_ms,
+                    lateness_ms,
+                    skew_ms,
+                    identity,
+                    start,
+                    records_a_commit,
+                }
+            },
+        )
+}
+
+/// How much before (or after) the clock of the log an event happened, milliseconds.
+fn lag_ms() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        6 => 0..3_000_i64,
+        3 => 0..90_000_i64,
+        2 => 0..500_000_i64,
+        1 => -700_000..0_i64,
+        1 => (0..10_i64).prop_map(|minutes| minutes * 60_000),
+    ]
+}
+
+fn price_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => (1..100_000_u32, 0..100_u32).prop_map(|(a, b)| format!("{a}.{b:02}")),
+        2 => (0..1_000_000_u32, 1..100_000_000_u32).prop_map(|(a, b)| format!("{a}.{b:08}")),
+        1 => (1..1000_u32).prop_map(|a| format!("{a}e-2")),
+        1 => (1..1000_u32).prop_map(|a| format!("0.0{a}E+3")),
+        1 => Just("1000000".to_owned()),
+        1 => (1..9_u32).prop_map(|a| format!("{a}.50000000000")),
+    ]
+}
+
+fn ticker_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => Just("\"AMZN\"".to_owned()),
+        3 => Just("\"AAPL\"".to_owned()),
+        1 => Just("\"\\u0041APL\"".to_owned()),
+        1 => Just("\"Ünï \\\"x\\\"\"".to_owned()),
+    ]
+}
+
+fn id_text() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        4 => (0..40_u32).prop_map(|id| Some(format!("\"id-{id}\""))),
+        1 => (0..9_u32).prop_map(|id| Some(id.to_string())),
+        1 => (0..9_u32).prop_map(|id| Some(format!("\"{id}\""))),
+        1 => Just(Some("null".to_owned())),
+        3 => Just(None),
+    ]
+}
+
+fn source_text() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        Just(None),
+        Just(Some("null".to_owned())),
+        Just(Some("\"feed\"".to_owned()))
+    ]
+}
+
+/// A valid event, apart from its time. The time is filled in when the clock of its record is known.
+fn event() -> impl Strategy<Value = Step> {
+    let time = (lag_ms(), 0..5_u8);
+    let volume = prop_oneof![Just(0_u32), 0..1_000_000_u32];
+    (
+        ticker_text(),
+        price_text(),
+        volume,
+        id_text(),
+        source_text(),
+        time,
+    )
+        .prop_map(
+            |(ticker, price, volume, id, source, (lag_ms, notation))| Step::Event {
+                ticker,
+                price,
+                volume: volume.to_string(),
+                id,
+                source,
+                lag_ms,
+                notation,
+            },
+        )
+}
+
+fn broken_event() -> impl Strategy<Value = Step> {
+    let odd = prop_oneof![
+        Just("null"),
+        Just("true"),
+        Just("\"\""),
+        Just("\"N/A\""),
+        Just("[]"),
+        Just("{\"a\":1,\"a\":2}"),
+        Just("-1"),
+        Just("-0"),
+        Just("0"),
+        Just("1.5"),
+        Just("1e2"),
+        Just("1e400"),
+        Just("-1e400"),
+        Just("1e-400"),
+        Just("123"),
+        Just("1.123456789"),
+        Just("\"\\ud800\""),
+        Just("\"XYZ\""),
+        Just("9999999999999999999"),
+        Just("1700000000.1234"),
+    ];
+    (0..6_usize, odd, event()).prop_map(|(field, odd, event)| match event {
+        Step::Event { mut ticker, mut price, mut volume, mut id, mut source, lag_ms, notation } => {
+            let odd = odd.to_owned();
+            match field {
+                0 => ticker = odd,
+                1 => price = odd,
+                2 => volume = odd,
+                3 => id = Some(odd),
+                4 => source = Some(odd),
+                _ => return Step::Raw(Some(format!(
+                    "{{\"ticker\":{ticker},\"price\":{price},\"volume\":{volume},\"timestamp\":{odd}}}"
+                ).into_bytes())),
+            }
+            Step::Event { ticker, price, volume, id, source, lag_ms, notation }
+        }
+        other => other,
+    })
+}
+
+fn mutate(mut bytes: Vec<u8>, cuts: &[(u8, u16, u8)]) -> Vec<u8> {
+    for (kind, at, byte) in cuts {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        let at = usize::from(*at) % bytes.len();
+        match kind % 6 {
+            0 => bytes[at] = *byte,
+            1 => bytes.insert(at, *byte),
+            2 => {
+                bytes.remove(at);
+            }
+            3 => bytes.truncate(at),
+            4 => bytes.extend_from_within(at..),
+            _ => bytes[at] = b"{}[]\",:0eE.-+\\u \n"[usize::from(*byte) % 17],
+        }
+    }
+    bytes
+}
+
+fn mutated_json() -> impl Strategy<Value = Step> {
+    let base = prop_oneof![
+        Just(
+            r#"{"ticker":"AMZN","price":150.25,"volume":100,"timestamp":1700000000,"event_id":"x","source":"feed"}"#
+        ),
+        Just(r#"{"ticker":"AAPL","price":1e2,"volume":0,"timestamp":1700000000.5}"#),
+        Just(
+            r#"{ "ticker" : "AAPL", "ticker":"AMZN", "price":1, "volume":1, "timestamp":1700000000 }"#
+        ),
+        Just(
+            r#"{"other":{"deep":[1,{"a":[[]]}]},"ticker":"\u0041","price":1,"volume":1,"timestamp":1700000000}"#
+        ),
+    ];
+    (base, vec((any::<u8>(), any::<u16>(), any::<u8>()), 1..6))
+        .prop_map(|(base, cuts)| Step::Raw(Some(mutate(base.as_bytes().to_vec(), &cuts))))
+}
+
+fn garbage() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => mutated_json(),
+        3 => broken_event(),
+        2 => vec(any::<u8>(), 0..60).prop_map(|bytes| Step::Raw(Some(bytes))),
+        1 => "\\PC{0,40}".prop_map(|text| Step::Raw(Some(text.into_bytes()))),
+        1 => Just(Step::Raw(None)),
+        1 => (0..4_000_usize).prop_map(|size| Step::Raw(Some(vec![b'['; size]))),
+        1 => (0..4_000_usize).prop_map(|size| Step::Raw(Some(vec![1; size]))),
+    ]
+}
+
+/// What happens to one partition.
+fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        20 => event(),
+        2 => garbage(),
+        2 => (0..40_000_u32).prop_map(|by_ms| Step::Wait { by_ms }),
+        1 => (1..4_u8).prop_map(|offsets| Step::Gap { offsets }),
+        1 => (0..400_000_u32).prop_map(|beyond_ms| Step::Idle { beyond_ms }),
+    ];
+    vec(step, 0..most)
+}
+
+proptest! {
+    #![proptest_config(config(600))]
+
+    /// Order, lateness, duplicates, garbage, idleness: all as the oracle says.
+    #[test]
+    fn every_stream_gives_what_the_oracle_gives(
+        settings in settings(),
+        first in steps(120),
+        second in steps(30),
+    ) {
+        let mut recording = Recording::new(settings);
+        recording.run(0, &first);
+        recording.run(1, &second);
+        recording.assert_all_held()?;
+    }
+
+    /// Events that crowd into few windows: many corrections, many duplicates.
+    #[test]
+    fn crowded_windows_give_what_the_oracle_gives(
+        settings in settings(),
+        events in vec(event(), 0..400),
+    ) {
+        let mut recording = Recording::new(settings);
+        recording.run(0, &events);
+        recording.assert_all_held()?;
+    }
+
+    /// A task that is restored from a snapshot goes on as if nothing had happened.
+    #[test]
+    fn a_snapshot_at_any_point_changes_nothing(
+        settings in settings(),
+        steps in steps(120),
+        snapshots in vec(0..120_usize, 1..5),
+    ) {
+        let mut undisturbed = Recording::new(settings.clone());
+        undisturbed.run(0, &steps);
+        let mut restored = Recording::new(settings);
+        restored.run_with_restores(0, &steps, &snapshots);
+        prop_assert_eq!(undisturbed.history(), restored.history());
+        restored.assert_all_held()?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(GARBAGE_CASES))]
+
+    /// More than 100,000 garbage inputs: no panic, none lost, a dead letter for each refused one.
+    #[test]
+    fn garbage_is_never_lost_and_never_kills(
+        settings in settings(),
+        garbage in vec(garbage(), GARBAGE_INPUTS),
+    ) {
+        let mut recording = Recording::new(settings);
+        let counters = recording.run(0, &garbage);
+        prop_assert_eq!(counters.records, GARBAGE_INPUTS as u64);
+        prop_assert_eq!(
+            counters.records,
+            counters.accepted + counters.duplicates + counters.dead_letters
+        );
+        prop_assert_eq!(recording.history().dead_letters.len() as u64, counters.dead_letters);
+        recording.assert_all_held()?;
+    }
+}
+
+#[test]
+fn the_garbage_suite_is_as_large_as_promised() {
+    assert!(GARBAGE_INPUTS * GARBAGE_CASES as usize >= 100_000);
+}
