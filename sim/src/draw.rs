@@ -51,6 +51,28 @@ fn write_key(key: &mut [u8], who: &str, what: &str, sequence: u64) {
     key[at..at + 8].copy_from_slice(&sequence.to_le_bytes());
 }
 
+/// The same for hot paths: who and what are numbers.
+#[must_use]
+pub fn draw_numbered(seed: u64, who: u64, what: u64, sequence: u64) -> u64 {
+    let mut key = [0u8; 24];
+    key[..8].copy_from_slice(&who.to_le_bytes());
+    key[8..16].copy_from_slice(&what.to_le_bytes());
+    key[16..].copy_from_slice(&sequence.to_le_bytes());
+    xxh3_64_with_seed(&key, seed)
+}
+
+/// `bits` scaled to 0..`bound` (0 if `bound` is 0).
+#[must_use]
+pub fn below(bits: u64, bound: u64) -> u64 {
+    ((u128::from(bits) * u128::from(bound)) >> 64) as u64
+}
+
+/// True in `permille` of 1000 cases.
+#[must_use]
+pub fn permille(bits: u64, permille: u32) -> bool {
+    below(bits, 1000) < u64::from(permille)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{draw, draw_below, draw_between};

@@ -1,0 +1,636 @@
+//! The fabric: virtual time, one queue of events, the network, and the actors of a world.
+//!
+//! Comes in: actors, messages, timers. Goes out: the next event, one at a time, in the order of
+//! (time, sequence); the trace.
+//! Never here: what a message means; anything random that is not a keyed draw.
+//!
+//! Actors ([`actor::Actor`]) are pure state machines and run inside the fabric. Programs under test
+//! are madsim tasks ([`process`]) and reach actors through [`Handle`]s.
+
+pub mod actor;
+pub mod network;
+pub mod process;
+mod queue;
+
+use crate::kafka::protocol::{Message, Response};
+use crate::trace::Trace;
+use actor::{Actor, Address, Effects, HostId, Micros};
+use network::Network;
+use process::{Lifeline, Runnable};
+use queue::{Event, Queue};
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+/// Shared handle to the fabric of one world.
+#[derive(Clone)]
+pub struct Fabric(Arc<Mutex<Inner>>, Runnable);
+
+struct Slot {
+    host: HostId,
+    /// `None` while it is being called, and after it was removed.
+    actor: Option<Box<dyn Actor + Send>>,
+    wake_at: Micros,
+    waiter: Option<Waker>,
+}
+
+struct Host {
+    name: String,
+    alive: bool,
+    paused: bool,
+    /// What happened to it while it was paused.
+    held: Vec<Event>,
+}
+
+struct Timer {
+    host: HostId,
+    waker: Option<Waker>,
+    fired: bool,
+}
+
+struct Inner {
+    seed: u64,
+    now: Micros,
+    queue: Queue,
+    slots: Vec<Slot>,
+    hosts: Vec<Host>,
+    timers: BTreeMap<u64, Timer>,
+    timers_made: u64,
+    network: Network,
+    trace: Trace,
+    events: u64,
+}
+
+/// What the next event was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Handled inside the fabric.
+    Done,
+    /// A control event of the world ([`Fabric::schedule_control`]).
+    Control(u64),
+    /// Nothing will ever happen again.
+    Idle,
+}
+
+impl Fabric {
+    /// An empty fabric. `hosts`: names of the machines, in the order of their ids; `faults`: how many
+    /// faults the plan has.
+    #[must_use]
+    pub fn new(seed: u64, hosts: &[String], faults: usize, keep_trace: bool) -> Fabric {
+        let inner = Inner {
+            seed,
+            now: Micros(0),
+            queue: Queue::default(),
+            slots: Vec::new(),
+            hosts: hosts
+                .iter()
+                .map(|name| Host {
+                    name: name.clone(),
+                    alive: true,
+                    paused: false,
+                    held: Vec::new(),
+                })
+                .collect(),
+            timers: BTreeMap::new(),
+            timers_made: 0,
+            network: Network::new(seed, hosts.len(), faults),
+            trace: Trace::new(keep_trace),
+            events: 0,
+        };
+        Fabric(Arc::new(Mutex::new(inner)), Runnable::default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("a world is abandoned when it panics")
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.lock().now
+    }
+
+    /// Seed of the world.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.lock().seed
+    }
+
+    /// A keyed draw from the world's seed.
+    #[must_use]
+    pub fn draw(&self, who: &str, what: &str, sequence: u64) -> u64 {
+        crate::draw::draw(self.seed(), who, what, sequence)
+    }
+
+    /// A new lifeline for a process.
+    #[must_use]
+    pub fn lifeline(&self) -> Lifeline {
+        Lifeline::new(self.1.clone())
+    }
+
+    /// Puts an actor on a machine, under a new address.
+    pub fn spawn_actor<A: Actor + Send>(&self, host: HostId, actor: A) -> Handle<A> {
+        let mut inner = self.lock();
+        let address = Address(u32::try_from(inner.slots.len()).expect("few actors"));
+        inner.slots.push(Slot {
+            host,
+            actor: Some(Box::new(actor)),
+            wake_at: Micros::MAX,
+            waiter: None,
+        });
+        inner.reschedule(address);
+        Handle {
+            fabric: self.clone(),
+            address,
+            kind: PhantomData,
+        }
+    }
+
+    /// The address that the next actor will get (to build directories before their actors).
+    #[must_use]
+    pub fn next_address(&self) -> Address {
+        Address(u32::try_from(self.lock().slots.len()).expect("few actors"))
+    }
+
+    /// Writes a line to the trace, for a machine.
+    pub fn note(&self, host: HostId, kind: &'static str, text: &str) {
+        let inner = &mut *self.lock();
+        let name = &inner.hosts[usize::from(host.0)].name;
+        inner.trace.note(inner.now, name, kind, text);
+    }
+
+    /// Asks for [`Step::Control`] with this number at a time.
+    pub fn schedule_control(&self, at: Micros, number: u64) {
+        let mut inner = self.lock();
+        let at = at.max(inner.now);
+        inner.queue.push(at, Event::Control(number));
+    }
+
+    /// Waits on a machine's clock: a paused machine's timers fire when it goes on.
+    pub fn sleep(&self, host: HostId, duration: Micros) -> Sleep {
+        let at = self.now().plus(duration);
+        Sleep {
+            fabric: self.clone(),
+            host,
+            at,
+            timer: None,
+        }
+    }
+
+    /// Changes the network.
+    pub fn network<R>(&self, change: impl FnOnce(&mut Network) -> R) -> R {
+        change(&mut self.lock().network)
+    }
+
+    /// A machine's process dies. Its actors of kind client are removed with [`Handle::remove`] by
+    /// whoever made them, or all at once here with `remove_actors`; brokers stay and forget.
+    pub fn crash_host(&self, host: HostId, remove_actors: bool) {
+        let mut inner = self.lock();
+        inner.crash_host(host, remove_actors);
+    }
+
+    /// The machine's process runs again.
+    pub fn restart_host(&self, host: HostId) {
+        self.lock().restart_host(host);
+    }
+
+    /// True while the machine's process lives.
+    #[must_use]
+    pub fn is_alive(&self, host: HostId) -> bool {
+        self.lock().hosts[usize::from(host.0)].alive
+    }
+
+    /// True while the machine's process stands still.
+    #[must_use]
+    pub fn is_paused(&self, host: HostId) -> bool {
+        self.lock().hosts[usize::from(host.0)].paused
+    }
+
+    /// The machine's process stands still: everything for it is held back.
+    pub fn pause_host(&self, host: HostId) {
+        self.lock().hosts[usize::from(host.0)].paused = true;
+    }
+
+    /// It goes on: what was held back happens now, in order.
+    pub fn resume_host(&self, host: HostId) {
+        let inner = &mut *self.lock();
+        let state = &mut inner.hosts[usize::from(host.0)];
+        state.paused = false;
+        for event in std::mem::take(&mut state.held) {
+            inner.queue.push(inner.now, event);
+        }
+    }
+
+    /// Lets every woken process run until it waits.
+    pub async fn settle(&self) {
+        while self.1.any() {
+            madsim::task::yield_now().await;
+        }
+    }
+
+    /// Time of the next event.
+    #[must_use]
+    pub fn next_event_at(&self) -> Option<Micros> {
+        self.lock().queue.next_at()
+    }
+
+    /// Moves time to the next event and handles it.
+    pub fn step(&self) -> Step {
+        let mut inner = self.lock();
+        let Some((at, event)) = inner.queue.pop() else {
+            return Step::Idle;
+        };
+        inner.now = at;
+        inner.events += 1;
+        inner.handle(event)
+    }
+
+    /// Number of events handled.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.lock().events
+    }
+
+    /// Ends the trace.
+    #[must_use]
+    pub fn take_trace(&self) -> Trace {
+        std::mem::replace(&mut self.lock().trace, Trace::new(false))
+    }
+}
+
+impl Inner {
+    fn handle(&mut self, event: Event) -> Step {
+        if let Event::Control(number) = event {
+            return Step::Control(number);
+        }
+        let Some(host) = self.host_of(&event) else {
+            return Step::Done;
+        };
+        let state = &mut self.hosts[usize::from(host.0)];
+        if !state.alive {
+            return Step::Done;
+        }
+        if state.paused {
+            state.held.push(event);
+            return Step::Done;
+        }
+        match event {
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Wake(address) => self.wake(address),
+            Event::Deadline(address) => self.wake_waiter(address),
+            Event::Timer(id) => {
+                if let Some(timer) = self.timers.get_mut(&id) {
+                    timer.fired = true;
+                    if let Some(waker) = timer.waker.take() {
+                        waker.wake();
+                    }
+                }
+            }
+            Event::Control(_) => unreachable!("handled above"),
+        }
+        Step::Done
+    }
+
+    fn host_of(&self, event: &Event) -> Option<HostId> {
+        match event {
+            Event::Deliver { to, .. } => Some(self.slot(*to).host),
+            Event::Wake(address) | Event::Deadline(address) => Some(self.slot(*address).host),
+            Event::Timer(id) => self.timers.get(id).map(|timer| timer.host),
+            Event::Control(_) => None,
+        }
+    }
+
+    fn slot(&self, address: Address) -> &Slot {
+        &self.slots[address.0 as usize]
+    }
+
+    fn slot_mut(&mut self, address: Address) -> &mut Slot {
+        &mut self.slots[address.0 as usize]
+    }
+
+    fn deliver(&mut self, from: Address, to: Address, message: Box<Message>) {
+        self.trace
+            .delivery(self.now, from.0, to.0, message.fingerprint());
+        if self.trace.keeps() {
+            let host = &self.hosts[usize::from(self.slots[to.0 as usize].host.0)].name;
+            let sender = &self.hosts[usize::from(self.slots[from.0 as usize].host.0)].name;
+            self.trace.line(self.now, host, "delivered", || {
+                format!("from {sender}: {}", message.describe())
+            });
+        }
+        self.call(to, |actor, now, fx| actor.receive(now, from, *message, fx));
+    }
+
+    fn wake(&mut self, address: Address) {
+        let now = self.now;
+        let slot = self.slot_mut(address);
+        if slot.wake_at <= now {
+            slot.wake_at = Micros::MAX;
+        }
+        let due = slot
+            .actor
+            .as_ref()
+            .is_some_and(|actor| actor.next_wake() <= now);
+        if due {
+            self.call(address, |actor, now, fx| actor.wake(now, fx));
+        } else {
+            self.reschedule(address);
+        }
+    }
+
+    fn wake_waiter(&mut self, address: Address) {
+        if let Some(waker) = self.slot_mut(address).waiter.take() {
+            waker.wake();
+        }
+    }
+
+    /// Calls an actor, carries out its effects and keeps its wake-up scheduled. `None` when it has
+    /// been removed.
+    fn call<R>(
+        &mut self,
+        address: Address,
+        f: impl FnOnce(&mut dyn Actor, Micros, &mut Effects) -> R,
+    ) -> Option<R> {
+        let now = self.now;
+        let mut actor = self.slot_mut(address).actor.take()?;
+        let mut fx = Effects::default();
+        let result = f(&mut *actor, now, &mut fx);
+        self.slot_mut(address).actor = Some(actor);
+        self.carry_out(address, fx);
+        self.reschedule(address);
+        Some(result)
+    }
+
+    fn carry_out(&mut self, address: Address, fx: Effects) {
+        let from_host = self.slot(address).host;
+        for note in fx.notes {
+            let name = &self.hosts[usize::from(from_host.0)].name;
+            self.trace.note(self.now, name, note.kind, &note.text);
+        }
+        for (to, message) in fx.messages {
+            self.send(from_host, address, to, message);
+        }
+        if fx.notify {
+            self.wake_waiter(address);
+        }
+    }
+
+    fn send(&mut self, from_host: HostId, from: Address, to: Address, message: Message) {
+        let end_txn_answer = matches!(
+            message,
+            Message::Response {
+                response: Response::EndTxn(_),
+                ..
+            }
+        );
+        let to_host = self.slot(to).host;
+        let arrivals = self
+            .network
+            .route(self.now, from_host, to_host, end_txn_answer);
+        let message = Box::new(message);
+        if let Some(at) = arrivals.second {
+            let message = message.clone();
+            self.queue.push(at, Event::Deliver { from, to, message });
+        }
+        if let Some(at) = arrivals.first {
+            self.queue.push(at, Event::Deliver { from, to, message });
+        }
+    }
+
+    fn reschedule(&mut self, address: Address) {
+        let soonest = Micros(self.now.0 + 1);
+        let slot = self.slot_mut(address);
+        let Some(actor) = &slot.actor else { return };
+        let wanted = actor.next_wake();
+        if wanted < slot.wake_at {
+            let at = wanted.max(soonest);
+            slot.wake_at = at;
+            self.queue.push(at, Event::Wake(address));
+        }
+    }
+
+    fn crash_host(&mut self, host: HostId, remove_actors: bool) {
+        let state = &mut self.hosts[usize::from(host.0)];
+        state.alive = false;
+        state.paused = false;
+        state.held.clear();
+        self.timers.retain(|_, timer| timer.host != host);
+        for index in 0..self.slots.len() {
+            if self.slots[index].host != host {
+                continue;
+            }
+            self.slots[index].waiter = None;
+            self.slots[index].wake_at = Micros::MAX;
+            if remove_actors {
+                self.slots[index].actor = None;
+            } else {
+                let address = Address(u32::try_from(index).expect("few actors"));
+                self.call(address, |actor, now, fx| actor.crash(now, fx));
+                self.slots[index].wake_at = Micros::MAX;
+            }
+        }
+    }
+
+    fn restart_host(&mut self, host: HostId) {
+        self.hosts[usize::from(host.0)].alive = true;
+        for index in 0..self.slots.len() {
+            if self.slots[index].host == host {
+                let address = Address(u32::try_from(index).expect("few actors"));
+                self.call(address, |actor, now, fx| actor.restart(now, fx));
+            }
+        }
+    }
+}
+
+/// Typed handle to an actor, for the programs that use it.
+pub struct Handle<A> {
+    fabric: Fabric,
+    address: Address,
+    kind: PhantomData<fn() -> A>,
+}
+
+impl<A> Clone for Handle<A> {
+    fn clone(&self) -> Self {
+        Handle {
+            fabric: self.fabric.clone(),
+            address: self.address,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<A: Actor> Handle<A> {
+    /// The actor's address.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// The fabric that it lives in.
+    #[must_use]
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// Runs `f` on the actor now; its effects are carried out.
+    ///
+    /// # Panics
+    /// If the actor was removed.
+    pub fn with<R>(&self, f: impl FnOnce(&mut A, Micros, &mut Effects) -> R) -> R {
+        self.fabric
+            .lock()
+            .call(self.address, |actor, now, fx| {
+                f(Self::typed(actor), now, fx)
+            })
+            .expect("a handle is not used after its actor was removed")
+    }
+
+    fn typed(actor: &mut dyn Actor) -> &mut A {
+        actor
+            .as_any_mut()
+            .downcast_mut::<A>()
+            .expect("a handle is made with its actor's type")
+    }
+
+    /// Calls `f` now, and again whenever the actor has called [`Effects::notify`], until it is ready.
+    /// `None` when `deadline` passes first. One task at a time may wait on an actor.
+    pub async fn wait<R>(
+        &self,
+        deadline: Micros,
+        f: impl FnMut(&mut A, Micros, &mut Effects) -> Poll<R>,
+    ) -> Option<R> {
+        Wait {
+            handle: self,
+            deadline,
+            scheduled: false,
+            f,
+        }
+        .await
+    }
+
+    /// Takes the actor out of the fabric.
+    ///
+    /// # Panics
+    /// If it was removed before.
+    #[must_use]
+    pub fn take(&self) -> A
+    where
+        A: Sized,
+    {
+        let mut inner = self.fabric.lock();
+        let actor = inner
+            .slot_mut(self.address)
+            .actor
+            .take()
+            .expect("a handle is not used after its actor was removed");
+        let actor: Box<dyn Any> = actor;
+        *actor
+            .downcast::<A>()
+            .expect("a handle is made with its actor's type")
+    }
+
+    /// Removes the actor: the client instance is gone, without a word to anybody.
+    pub fn remove(&self) {
+        let mut inner = self.fabric.lock();
+        let slot = inner.slot_mut(self.address);
+        slot.actor = None;
+        slot.waiter = None;
+    }
+}
+
+struct Wait<'a, A, F> {
+    handle: &'a Handle<A>,
+    deadline: Micros,
+    scheduled: bool,
+    f: F,
+}
+
+// `f` is never pinned: it is only called through `&mut`.
+impl<A, F> Unpin for Wait<'_, A, F> {}
+
+impl<A: Actor, R, F: FnMut(&mut A, Micros, &mut Effects) -> Poll<R>> Future for Wait<'_, A, F> {
+    type Output = Option<R>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
+        let this = self.get_mut();
+        let address = this.handle.address;
+        let inner = &mut *this.handle.fabric.lock();
+        let f = &mut this.f;
+        let polled = inner.call(address, |actor, now, fx| {
+            f(Handle::<A>::typed(actor), now, fx)
+        });
+        match polled {
+            None => return Poll::Pending, // removed: the process is dying
+            Some(Poll::Ready(result)) => return Poll::Ready(Some(result)),
+            Some(Poll::Pending) if inner.now >= this.deadline => return Poll::Ready(None),
+            Some(Poll::Pending) => {}
+        }
+        inner.slot_mut(address).waiter = Some(context.waker().clone());
+        if !this.scheduled && this.deadline != Micros::MAX {
+            this.scheduled = true;
+            inner.queue.push(this.deadline, Event::Deadline(address));
+        }
+        Poll::Pending
+    }
+}
+
+/// See [`Fabric::sleep`].
+pub struct Sleep {
+    fabric: Fabric,
+    host: HostId,
+    at: Micros,
+    timer: Option<u64>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let (host, at, known) = (self.host, self.at, self.timer);
+        let fabric = self.fabric.clone();
+        let inner = &mut *fabric.lock();
+        if let Some(id) = known {
+            let Some(timer) = inner.timers.get_mut(&id) else {
+                return Poll::Pending; // the machine died
+            };
+            if timer.fired {
+                inner.timers.remove(&id);
+                self.timer = None;
+                return Poll::Ready(());
+            }
+            timer.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        if inner.now >= at {
+            return Poll::Ready(());
+        }
+        inner.timers_made += 1;
+        let id = inner.timers_made;
+        inner.timers.insert(
+            id,
+            Timer {
+                host,
+                waker: Some(context.waker().clone()),
+                fired: false,
+            },
+        );
+        inner.queue.push(at, Event::Timer(id));
+        self.timer = Some(id);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(id) = self.timer {
+            // Poisoned only when the world is abandoned anyway.
+            if let Ok(mut inner) = self.fabric.0.lock() {
+                inner.timers.remove(&id);
+            }
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Plays a plan: builds the cluster, starts the processor's workers, lets the plan's faults happen,
+//! and records what is left.
+//!
+//! Comes in: a [`Plan`] (and records from outside, if there are any). Goes out: a [`RunRecord`].
+//! Never here: judgement.
+
+mod faults;
+mod hosts;
+mod process;
+mod record;
+mod topics;
+pub mod workload;
+
+pub use record::{CommittedOffset, RunRecord, TopicRecord};
+
+use crate::client::{ClientSettings, SimKafka, WorkloadProducer};
+use crate::clock::SimClock;
+use crate::fabric::actor::{Address, HostId, Micros};
+use crate::fabric::process::Lifeline;
+use crate::fabric::{Fabric, Handle, Step};
+use crate::kafka::broker::Broker;
+use crate::kafka::controller::Controller;
+use crate::kafka::protocol::{BrokerId, RebalanceProtocol};
+use crate::kafka::{ClusterConfig, Directory};
+use crate::objects::ObjectService;
+use crate::plan::{Machine, Plan};
+use hosts::Hosts;
+use madsim::runtime::{NodeHandle, Runtime};
+use process::WorkerProcess;
+use processor::config::{self, ProcessorConfig};
+use processor::worker::{StopSignal, WorkerError};
+use std::sync::{Arc, Mutex};
+use workload::Sending;
+
+/// A supervisor starts a worker that ended with an error again after this long.
+const SUPERVISOR_PAUSE_MS: u64 = 1_000;
+/// Stack of the thread that plays a run.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Records from outside the plan, in the order of sending.
+pub type Records = Box<dyn Iterator<Item = Sending> + Send>;
+
+/// What to play.
+pub struct Playback {
+    /// The plan.
+    pub plan: Plan,
+    /// Records that are sent beside the plan's workload.
+    pub records: Option<Records>,
+    /// Keep the trace's lines, not only its hash.
+    pub keep_trace: bool,
+}
+
+/// Why a plan cannot be played, or what broke while it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlayError {
+    /// The plan contradicts itself.
+    #[error("plan: {0}")]
+    Plan(String),
+    /// The processor's configuration in the plan is wrong.
+    #[error("plan: processor configuration: {0}")]
+    Config(String),
+    /// Something panicked: a broken invariant of the processor or of the world.
+    #[error("panicked: {0}")]
+    Panicked(String),
+}
+
+/// Plays a plan from its beginning to its end, on a thread of its own (madsim keeps state by thread,
+/// so one seed gets one fresh thread).
+///
+/// # Errors
+/// See [`PlayError`].
+pub fn play(playback: Playback) -> Result<RunRecord, PlayError> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the thread is the world's container; nothing inside the world spawns one"
+    )]
+    let thread = std::thread::Builder::new()
+        .name(format!("seed-{}", playback.plan.seed))
+        .stack_size(STACK_BYTES)
+        .spawn(move || play_here(playback))
+        .map_err(|error| PlayError::Panicked(format!("no thread to play on: {error}")))?;
+    thread.join().unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_else(|| "without a message".into());
+        Err(PlayError::Panicked(text))
+    })
+}
+
+fn play_here(playback: Playback) -> Result<RunRecord, PlayError> {
+    let config = ProcessorConfig::with_overrides(
+        ProcessorConfig::example(),
+        &playback.plan.processor,
+    )
+    .map_err(|errors| PlayError::Config(errors.to_string()))?;
+    faults::check(&playback.plan)?;
+    let runtime = Runtime::with_seed_and_config(playback.plan.seed, madsim::Config::default());
+    runtime.block_on(async {
+        let mut world = World::build(playback, Arc::new(config));
+        world.run().await;
+        Ok(world.finish().await)
+    })
+}
+
+type Exits = Arc<Mutex<Vec<(u32, u64, Result<(), WorkerError>)>>>;
+
+/// One worker process, as its supervisor sees it.
+struct Supervised {
+    /// Starts so far.
+    starts: u64,
+    running: Option<Running>,
+    /// Left for good, or refused to continue.
+    retired: bool,
+}
+
+struct Running {
+    lifeline: Lifeline,
+    node: NodeHandle,
+    stop: StopSignal,
+}
+
+/// The number of a control event.
+#[derive(Debug, Clone, Copy)]
+enum Control {
+    FaultBegins(usize),
+    FaultEnds(usize),
+    WorkerStarts(u32),
+    Calm,
+    End,
+}
+
+impl Control {
+    fn number(self) -> u64 {
+        match self {
+            Control::FaultBegins(fault) => (fault as u64) << 3,
+            Control::FaultEnds(fault) => (fault as u64) << 3 | 1,
+            Control::WorkerStarts(worker) => u64::from(worker) << 3 | 2,
+            Control::Calm => 3,
+            Control::End => 4,
+        }
+    }
+
+    fn of(number: u64) -> Control {
+        let index = usize::try_from(number >> 3).expect("made by `number`");
+        match number & 7 {
+            0 => Control::FaultBegins(index),
+            1 => Control::FaultEnds(index),
+            2 => Control::WorkerStarts(u32::try_from(index).expect("made by `number`")),
+            3 => Control::Calm,
+            _ => Control::End,
+        }
+    }
+}
+
+struct World {
+    plan: Arc<Plan>,
+    config: Arc<ProcessorConfig>,
+    fabric: Fabric,
+    hosts: Hosts,
+    brokers: Vec<Handle<Broker>>,
+    directory: Arc<Vec<(BrokerId, Address)>>,
+    objects: ObjectService,
+    workers: Vec<Supervised>,
+    /// Worker processes by ordinal, each with its own configuration.
+    worker_configs: Vec<Arc<ProcessorConfig>>,
+    exits: Exits,
+    refusals: Vec<String>,
+    /// Which faults had an effect (network and object store keep their own count).
+    struck: Vec<bool>,
+    unsent: Arc<Mutex<u64>>,
+    records: Option<Records>,
+}
+
+impl World {
+    fn build(playback: Playback, config: Arc<ProcessorConfig>) -> World {
+        let plan = Arc::new(playback.plan);
+        let hosts = Hosts::new(&plan.topology);
+        let fabric = Fabric::new(
+            plan.seed,
+            &hosts.names(),
+            plan.faults.len(),
+            playback.keep_trace,
+        );
+        let cluster = Arc::new(topics::cluster_config(&plan, &config));
+        let (brokers, directory) = build_cluster(&fabric, &hosts, &plan, &cluster);
+        let worker_configs = (0..plan.topology.workers)
+            .map(|ordinal| {
+                let mut own = ProcessorConfig::clone(&config);
+                own.worker.ordinal = ordinal;
+                Arc::new(own)
+            })
+            .collect();
+        World {
+            objects: ObjectService::new(fabric.clone(), plan.start_unix_ms),
+            workers: (0..plan.topology.workers)
+                .map(|_| Supervised {
+                    starts: 0,
+                    running: None,
+                    retired: false,
+                })
+                .collect(),
+            struck: vec![false; plan.faults.len()],
+            records: playback.records,
+            worker_configs,
+            config,
+            fabric,
+            hosts,
+            brokers,
+            directory,
+            exits: Exits::default(),
+            refusals: Vec::new(),
+            unsent: Arc::default(),
+            plan,
+        }
+    }
+
+    async fn run(&mut self) {
+        self.schedule();
+        self.start_producer();
+        loop {
+            self.fabric.settle().await;
+            self.bury_exited();
+            match self.fabric.step() {
+                Step::Done => {}
+                Step::Idle => return,
+                Step::Control(number) => match Control::of(number) {
+                    Control::FaultBegins(fault) => self.begin_fault(fault),
+                    Control::FaultEnds(fault) => self.end_fault(fault),
+                    Control::WorkerStarts(worker) => self.start_worker(worker),
+                    Control::Calm => self.calm(),
+                    Control::End => return,
+                },
+            }
+        }
+    }
+
+    /// Puts everything that the plan knows beforehand into the queue.
+    fn schedule(&mut self) {
+        for (index, fault) in self.plan.faults.iter().enumerate() {
+            let at = Micros::from_ms(fault.at_ms);
+            self.fabric
+                .schedule_control(at, Control::FaultBegins(index).number());
+        }
+        for worker in 0..self.plan.topology.workers {
+            if !faults::joins_later(&self.plan, worker) {
+                self.fabric
+                    .schedule_control(Micros(0), Control::WorkerStarts(worker).number());
+            }
+        }
+        let calm = Micros::from_ms(self.plan.active_ms);
+        self.fabric.schedule_control(calm, Control::Calm.number());
+        let end = calm.plus_ms(self.plan.settle_ms);
+        self.fabric.schedule_control(end, Control::End.number());
+    }
+
+    fn host(&self, machine: Machine) -> HostId {
+        self.hosts
+            .of(machine)
+            .expect("plans are checked for their machines")
+    }
+
+    fn client_settings(&self) -> ClientSettings {
+        let kafka = &self.config.kafka;
+        ClientSettings {
+            rebalance_protocol: match kafka.rebalance_protocol {
+                config::RebalanceProtocol::Eager => RebalanceProtocol::Eager,
+                config::RebalanceProtocol::Cooperative => RebalanceProtocol::Cooperative,
+            },
+            session_timeout_ms: kafka.session_timeout_ms,
+            max_poll_interval_ms: kafka.max_poll_interval_ms,
+            transaction_timeout_ms: kafka.transaction_timeout_ms,
+            request_timeout_ms: kafka.request_timeout_ms,
+            ..ClientSettings::default()
+        }
+    }
+
+    fn kafka(&self, host: HostId) -> SimKafka {
+        SimKafka::new(
+            self.fabric.clone(),
+            host,
+            self.directory.clone(),
+            self.client_settings(),
+        )
+    }
+
+    /// The outside world that writes ticks to the input topic.
+    fn start_producer(&mut self) {
+        let host = self.host(Machine::Producer);
+        let planned = workload::expand(
+            &self.plan.workload,
+            self.plan.seed,
+            self.plan.start_unix_ms,
+        );
+        let outside = self.records.take().unwrap_or_else(|| Box::new(std::iter::empty()));
+        let fabric = self.fabric.clone();
+        let topic = self.config.kafka.input_topic.clone();
+        let start_unix_ms = self.plan.start_unix_ms;
+        let kafka = self.kafka(host);
+        let unsent = self.unsent.clone();
+        let lifeline = self.fabric.lifeline();
+        let program = lifeline.follow(async move {
+            let producer: WorkloadProducer = kafka.workload_producer();
+            let sendings = merge(planned.into_iter(), outside);
+            for sending in sendings {
+                let at = Micros::from_ms(sending.at_ms);
+                if at > fabric.now() {
+                    fabric.sleep(host, at.since(fabric.now())).await;
+                }
+                let now_ms = i64::try_from(fabric.now().as_ms()).expect("worlds are short");
+                producer.send(&topic, sending.key, sending.value, start_unix_ms + now_ms);
+                *unsent.lock().expect("one thread") = producer.outstanding();
+            }
+            loop {
+                *unsent.lock().expect("one thread") = producer.outstanding();
+                fabric.sleep(host, Micros::from_ms(10_000)).await;
+            }
+        });
+        let node = madsim::runtime::Handle::current()
+            .create_node()
+            .name("producer")
+            .build();
+        node.spawn(program);
+    }
+
+    fn start_worker(&mut self, worker: u32) {
+        let index = worker as usize;
+        if self.workers[index].running.is_some() || self.workers[index].retired {
+            return;
+        }
+        let host = self.host(Machine::Worker(worker));
+        self.fabric.restart_host(host);
+        self.workers[index].starts += 1;
+        let start = self.workers[index].starts;
+        let stop = StopSignal::default();
+        let process = WorkerProcess {
+            fabric: self.fabric.clone(),
+            host,
+            config: self.worker_configs[index].clone(),
+            kafka: self.kafka(host),
+            objects: self.objects.client(host),
+            clock: SimClock::new(self.fabric.clone(), host, self.plan.start_unix_ms),
+            incarnation: format!("w{worker}-{start}"),
+            stop: stop.clone(),
+        };
+        self.fabric.note(host, "worker-started", &process.incarnation);
+        let lifeline = self.fabric.lifeline();
+        let exits = self.exits.clone();
+        let program = lifeline.follow(async move {
+            let result = process.run().await;
+            let mut exits = exits.lock().expect("one thread");
+            exits.push((worker, start, result));
+        });
+        let node = madsim::runtime::Handle::current()
+            .create_node()
+            .name(format!("worker-{worker}-{start}"))
+            .build();
+        node.spawn(program);
+        self.workers[index].running = Some(Running {
+            lifeline,
+            node,
+            stop,
+        });
+    }
+
+    /// The end of processes that ended by themselves, and their supervisor's answer.
+    fn bury_exited(&mut self) {
+        let exited = std::mem::take(&mut *self.exits.lock().expect("one thread"));
+        for (worker, start, result) in exited {
+            let index = worker as usize;
+            if self.workers[index].starts != start || self.workers[index].running.is_none() {
+                continue; // killed meanwhile
+            }
+            self.kill_worker(worker);
+            let host = self.host(Machine::Worker(worker));
+            match result {
+                Ok(()) => self.fabric.note(host, "worker-left", ""),
+                Err(error) => {
+                    let text = error.to_string();
+                    self.fabric.note(host, "worker-failed", &text);
+                    if error.is_refusal() {
+                        self.refusals.push(text);
+                        self.workers[index].retired = true;
+                        continue;
+                    }
+                    let at = self.fabric.now().plus_ms(SUPERVISOR_PAUSE_MS);
+                    let number = Control::WorkerStarts(worker).number();
+                    self.fabric.schedule_control(at, number);
+                }
+            }
+        }
+    }
+
+    /// kill -9. True if there was something to kill.
+    fn kill_worker(&mut self, worker: u32) -> bool {
+        let Some(running) = self.workers[worker as usize].running.take() else {
+            return false;
+        };
+        let host = self.host(Machine::Worker(worker));
+        running.lifeline.cut();
+        self.fabric.crash_host(host, true);
+        madsim::runtime::Handle::current().kill(running.node.id());
+        true
+    }
+
+    async fn finish(mut self) -> RunRecord {
+        for worker in 0..self.plan.topology.workers {
+            self.kill_worker(worker);
+        }
+        self.fabric.settle().await;
+        let topics = topics::collect(&self.brokers, &self.config);
+        let fault_hits = self.fault_hits();
+        let virtual_ms = self.fabric.now().as_ms();
+        let events = self.fabric.events();
+        let (hash, trace, kinds) = self.fabric.take_trace().finish();
+        RunRecord {
+            trace_hash: topics.hash(hash),
+            trace,
+            kinds,
+            virtual_ms,
+            events,
+            fault_hits,
+            input_partitions: i32::try_from(self.plan.topology.input_partitions)
+                .expect("plans are checked"),
+            input: topics.input,
+            outputs: topics.outputs,
+            dead_letters: topics.dead_letters,
+            commits: topics.commits,
+            refusals: std::mem::take(&mut self.refusals),
+            unsent: *self.unsent.lock().expect("one thread"),
+            config: self.config,
+        }
+    }
+}
+
+fn build_cluster(
+    fabric: &Fabric,
+    hosts: &Hosts,
+    plan: &Plan,
+    cluster: &Arc<ClusterConfig>,
+) -> (Vec<Handle<Broker>>, Arc<Vec<(BrokerId, Address)>>) {
+    let first = fabric.next_address();
+    let addresses: Vec<(BrokerId, Address)> = (1..=plan.topology.brokers)
+        .map(|n| (BrokerId(n), Address(first.0 + n)))
+        .collect();
+    let directory = Arc::new(Directory {
+        controller: first,
+        brokers: addresses.clone(),
+    });
+    let at = |machine| hosts.of(machine).expect("plans are checked for their machines");
+    let controller = Controller::new(cluster.clone(), directory.clone());
+    let _controller: Handle<Controller> = fabric.spawn_actor(at(Machine::Controller), controller);
+    let brokers = addresses
+        .iter()
+        .map(|&(id, address)| {
+            let broker = Broker::new(id, cluster.clone(), directory.clone());
+            let handle = fabric.spawn_actor(at(Machine::Broker(id.0)), broker);
+            assert_eq!(handle.address(), address, "brokers are the first actors");
+            handle
+        })
+        .collect();
+    (brokers, Arc::new(addresses))
+}
+
+/// Two sequences, each sorted by time, as one; the first goes first at equal times.
+fn merge(
+    first: impl Iterator<Item = Sending>,
+    second: impl Iterator<Item = Sending>,
+) -> impl Iterator<Item = Sending> {
+    let mut first = first.peekable();
+    let mut second = second.peekable();
+    std::iter::from_fn(move || match (first.peek(), second.peek()) {
+        (Some(a), Some(b)) if a.at_ms <= b.at_ms => first.next(),
+        (Some(_), None) => first.next(),
+        _ => second.next(),
+    })
+}

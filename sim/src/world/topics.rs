@@ -1,0 +1,129 @@
+//! The topics of a world: what is created with the cluster, and what is read from it at the end.
+
+use super::record::{CommittedOffset, TopicRecord};
+use crate::fabric::Handle;
+use crate::kafka::broker::Broker;
+use crate::kafka::protocol::{OFFSETS_TOPIC, PartitionId, TopicIndex, TopicPartition};
+use crate::kafka::{ClusterConfig, TopicConfig, view};
+use crate::plan::Plan;
+use processor::config::ProcessorConfig;
+use xxhash_rust::xxh3::Xxh3;
+
+const INPUT: TopicIndex = TopicIndex(2);
+const OUTPUT: TopicIndex = TopicIndex(3);
+const DEAD_LETTERS: TopicIndex = TopicIndex(4);
+/// Partitions of each internal topic: one led by each of three brokers.
+const INTERNAL_PARTITIONS: u32 = 3;
+
+/// The cluster that a plan wants.
+pub(super) fn cluster_config(plan: &Plan, config: &ProcessorConfig) -> ClusterConfig {
+    let topic = |name: &str, partitions: u32, log_append_time: bool| TopicConfig {
+        name: name.into(),
+        topic_id: format!("id-{name}").into(),
+        partitions,
+        log_append_time,
+    };
+    let (kafka, topology) = (&config.kafka, &plan.topology);
+    ClusterConfig {
+        topics: vec![
+            topic("__consumer_offsets", INTERNAL_PARTITIONS, false),
+            topic("__transaction_state", INTERNAL_PARTITIONS, false),
+            topic(&kafka.input_topic, topology.input_partitions, true),
+            topic(&kafka.output_topic, topology.output_partitions, false),
+            topic(
+                &kafka.dead_letter_topic,
+                topology.dead_letter_partitions,
+                false,
+            ),
+        ],
+        brokers: topology.brokers,
+        min_insync_replicas: 2.min(topology.brokers as usize),
+        replica_lag_time_max_ms: 30_000,
+        replica_fetch_wait_max_ms: 5_000,
+        broker_session_timeout_ms: 9_000,
+        broker_heartbeat_interval_ms: 2_000,
+        transaction_cleanup_interval_ms: 10_000,
+        transaction_max_timeout_ms: 900_000,
+        group_initial_rebalance_delay_ms: 3_000,
+        message_max_bytes: 1_048_588,
+        unix_ms_at_zero: plan.start_unix_ms,
+    }
+}
+
+/// What a user can see at the end.
+pub(super) struct Topics {
+    pub(super) input: Vec<TopicRecord>,
+    pub(super) outputs: Vec<TopicRecord>,
+    pub(super) dead_letters: Vec<TopicRecord>,
+    pub(super) commits: Vec<CommittedOffset>,
+}
+
+/// Reads the whole cluster. It is at its end: the brokers are taken out of the fabric.
+pub(super) fn collect(handles: &[Handle<Broker>], config: &ProcessorConfig) -> Topics {
+    let brokers: Vec<Broker> = handles.iter().map(|handle| handle.take()).collect();
+    let brokers: Vec<&Broker> = brokers.iter().collect();
+    let topic = |topic: TopicIndex| -> Vec<TopicRecord> {
+        let partitions = brokers
+            .first()
+            .map_or(0, |broker| broker.layout().partitions_of(topic));
+        (0..partitions)
+            .map(|number| PartitionId(i32::try_from(number).expect("plans are checked")))
+            .flat_map(|partition| records(&brokers, TopicPartition { topic, partition }))
+            .collect()
+    };
+    let commits = view::committed_offsets_history(&brokers, OFFSETS_TOPIC, &config.kafka.group_id)
+        .into_iter()
+        .filter(|(tp, _, _)| tp.topic == INPUT)
+        .map(|(tp, offset, metadata)| CommittedOffset {
+            partition: tp.partition.0,
+            offset: offset.0,
+            metadata: metadata.to_string(),
+        })
+        .collect();
+    Topics {
+        input: topic(INPUT),
+        outputs: topic(OUTPUT),
+        dead_letters: topic(DEAD_LETTERS),
+        commits,
+    }
+}
+
+fn records(brokers: &[&Broker], tp: TopicPartition) -> Vec<TopicRecord> {
+    view::committed_view(brokers, tp)
+        .into_iter()
+        .map(|(offset, record)| TopicRecord {
+            partition: tp.partition.0,
+            offset: offset.0,
+            timestamp_ms: record.timestamp.0,
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+        })
+        .collect()
+}
+
+impl Topics {
+    /// Mixes everything visible into the trace's hash.
+    pub(super) fn hash(&self, trace: u64) -> u64 {
+        let mut hasher = Xxh3::with_seed(trace);
+        for topic in [&self.input, &self.outputs, &self.dead_letters] {
+            for record in topic {
+                hasher.update(&record.partition.to_le_bytes());
+                hasher.update(&record.offset.to_le_bytes());
+                hasher.update(&record.timestamp_ms.to_le_bytes());
+                hasher.update(record.key.as_deref().unwrap_or_default());
+                hasher.update(record.value.as_deref().unwrap_or_default());
+                for header in &record.headers {
+                    hasher.update(header.name.as_bytes());
+                    hasher.update(&header.value);
+                }
+            }
+        }
+        for commit in &self.commits {
+            hasher.update(&commit.partition.to_le_bytes());
+            hasher.update(&commit.offset.to_le_bytes());
+            hasher.update(commit.metadata.as_bytes());
+        }
+        hasher.digest()
+    }
+}
