@@ -1,0 +1,33 @@
+//! A Kafka client library that behaves as librdkafka 2.12 does: its background threads as actors in
+//! the fabric, and thin asynchronous wrappers with the processor's traits.
+//!
+//! Comes in: calls of an application ([`processor::io`]), answers of brokers. Goes out: requests
+//! ([`crate::kafka::protocol`]), events for the application.
+//! Never here: knowledge of what brokers do inside, or of what records mean; clocks, threads,
+//! randomness other than a seed given at construction.
+//!
+//! The network of this world has no connections that break, only messages that are lost or late. So
+//! a request's timeout stands for a disconnect: all requests under way on that connection fail
+//! together ([`requests`]). A client that is dropped sends nothing, as a process that was killed.
+
+mod aborted;
+mod assignor;
+pub mod consumer;
+mod errors;
+mod fetcher;
+mod group;
+mod kafka;
+mod metadata;
+pub mod partitioner;
+pub mod producer;
+mod queries;
+mod requests;
+mod settings;
+pub mod workload;
+
+pub use consumer::SimConsumer;
+pub use group::GroupIdentity;
+pub use kafka::SimKafka;
+pub use producer::SimProducer;
+pub use settings::ClientSettings;
+pub use workload::WorkloadProducer;
