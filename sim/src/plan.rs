@@ -123,7 +123,6 @@ pub struct Scripted {
 
 /// Something that goes wrong (or changes) at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// When, virtual milliseconds.
     pub at_ms: u64,
@@ -145,7 +144,7 @@ pub enum Machine {
 
 /// Kinds of fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FaultKind {
     /// kill -9 of a worker process; a supervisor starts it again after `down_ms`.
     WorkerCrash {

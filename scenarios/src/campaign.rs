@@ -1,0 +1,183 @@
+//! Many scenarios, many seeds, on all cores.
+//!
+//! Comes in: scenarios and a range of seeds. Goes out: a [`CampaignReport`] that does not depend on
+//! the number of jobs: runs are taken in by scenario and seed, whoever finishes first.
+//! Never here: the record of a run after it was judged.
+
+use crate::runner::{Order, RunError, play};
+use crate::scenario::Scenario;
+use reports::campaign::CampaignReport;
+use reports::replay;
+use reports::run::RunReport;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+/// What to prove.
+#[derive(Debug)]
+pub struct Campaign {
+    /// Scenarios, in the order of the report.
+    pub scenarios: Vec<Scenario>,
+    /// Seeds of each.
+    pub seeds: Range<u64>,
+    /// Runs at a time.
+    pub jobs: NonZeroUsize,
+}
+
+/// One run of a campaign.
+#[derive(Debug, Clone, Copy)]
+struct Task<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+}
+
+impl Campaign {
+    /// Number of runs.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        let seeds = self.seeds.end.saturating_sub(self.seeds.start);
+        seeds * self.scenarios.len() as u64
+    }
+
+    /// True when there is nothing to play.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Plays everything; `progress` is called after each run, in no particular order.
+    pub fn prove(&self, progress: &mut dyn FnMut()) -> CampaignReport {
+        let tasks: Vec<Task<'_>> = self
+            .scenarios
+            .iter()
+            .flat_map(|scenario| self.seeds.clone().map(move |seed| Task { scenario, seed }))
+            .collect();
+        in_order(&tasks, self.jobs, |task| task.run(), progress)
+    }
+}
+
+impl Task<'_> {
+    fn run(self) -> Result<RunReport, RunError> {
+        let plan = self
+            .scenario
+            .resolve(self.seed)
+            .map_err(|e| RunError::Plan(e.to_string()))?;
+        let order = Order {
+            plan: &plan,
+            expect: &self.scenario.expect,
+            input: None,
+            trace: false,
+            twice: true,
+            replay: &replay::command(&plan.scenario, plan.seed),
+        };
+        // The record of the run ends here: memory does not grow with the number of seeds.
+        play(&order).map(|played| played.report)
+    }
+}
+
+/// Runs the tasks on `jobs` threads and takes their reports in by the order of the tasks.
+fn in_order(
+    tasks: &[Task<'_>],
+    jobs: NonZeroUsize,
+    run: impl Fn(Task<'_>) -> Result<RunReport, RunError> + Sync,
+    progress: &mut dyn FnMut(),
+) -> CampaignReport {
+    let next = AtomicUsize::new(0);
+    let (sender, finished) = mpsc::channel();
+    let mut report = CampaignReport::default();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.get().min(tasks.len()) {
+            let (sender, next, run) = (sender.clone(), &next, &run);
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "the campaign is outside of the simulation"
+            )]
+            scope.spawn(move || {
+                while let Some((index, task)) = take(next, tasks) {
+                    if sender.send((index, run(task))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        let mut expected = 0;
+        for (index, result) in finished {
+            progress();
+            early.insert(index, result);
+            while let Some(result) = early.remove(&expected) {
+                add(&mut report, tasks[expected], result);
+                expected += 1;
+            }
+        }
+    });
+    report
+}
+
+fn take<'a>(next: &AtomicUsize, tasks: &[Task<'a>]) -> Option<(usize, Task<'a>)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    tasks.get(index).map(|task| (index, *task))
+}
+
+fn add(report: &mut CampaignReport, task: Task<'_>, result: Result<RunReport, RunError>) {
+    match result {
+        Ok(run) => report.add(&run),
+        Err(e) => report.add_broken(&task.scenario.name, task.seed, e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Task, in_order};
+    use crate::catalog;
+    use crate::runner::RunError;
+    use reports::run::RunReport;
+    use std::collections::BTreeMap;
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    fn fake(task: Task<'_>) -> Result<RunReport, RunError> {
+        // Later seeds finish first.
+        std::thread::sleep(Duration::from_millis(10 - task.seed));
+        if task.seed == 3 {
+            return Err(RunError::Panicked("three".to_owned()));
+        }
+        Ok(RunReport {
+            scenario: task.scenario.name.clone(),
+            seed: task.seed,
+            trace_hash: 0,
+            virtual_ms: task.seed,
+            records: 1,
+            faults: BTreeMap::new(),
+            commits: 1,
+            recoveries: 1,
+            verdicts: properties::Verdicts::default(),
+            story: vec![format!("seed {}", task.seed)],
+            replay: String::new(),
+        })
+    }
+
+    #[test]
+    fn the_report_does_not_depend_on_the_number_of_jobs() {
+        let scenarios = [
+            catalog::find("calm").expect("exists"),
+            catalog::find("storm").expect("exists"),
+        ];
+        let tasks: Vec<Task<'_>> = scenarios
+            .iter()
+            .flat_map(|scenario| (0..8).map(move |seed| Task { scenario, seed }))
+            .collect();
+        let jobs = |number| NonZeroUsize::new(number).expect("not 0");
+        let mut finished = 0;
+        let alone = in_order(&tasks, jobs(1), fake, &mut || finished += 1);
+        let together = in_order(&tasks, jobs(8), fake, &mut || ());
+        assert_eq!(finished, 16);
+        assert_eq!(alone, together);
+        assert_eq!(alone.scenarios.len(), 2);
+        assert_eq!(alone.scenarios[0].broken, 1);
+        assert_eq!(alone.failures.len(), 16);
+    }
+}

@@ -1,0 +1,243 @@
+//! The command line of `tickproof`.
+//!
+//! Comes in: arguments. Goes out: text or JSON on standard output, progress and errors on standard
+//! error, an exit status: 0 all held, 1 something failed, 2 wrong usage or input.
+//! Never here: how anything is played or judged.
+
+mod play;
+mod prove;
+
+use crate::catalog;
+use crate::plan_file;
+use crate::scenario::Scenario;
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use reports::table::{Align, draw};
+use serde::Serialize;
+use sim::plan::Plan;
+use std::io::{self, ErrorKind, Write};
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Exit status when a property failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit status of wrong usage or input.
+pub const EXIT_USAGE: u8 = 2;
+/// Seeds that are played when none are given.
+const SEEDS_DEFAULT: Range<u64> = 0..20;
+
+/// Proves a stream processor against seeded worlds in which everything around it breaks.
+///
+/// Without a subcommand every scenario is proved with seeds 0..20, each played twice.
+#[derive(Debug, Parser)]
+#[command(name = "tickproof", version, after_help = "Examples:
+  tickproof                            prove everything
+  tickproof prove --scenario storm --seeds 0..2000
+  tickproof play storm --seed 17       play one seed again
+  tickproof play calm --input trades.jsonl.gz --bars bars.csv
+  tickproof list                       all scenarios
+
+Exit status: 0 all properties hold, 1 one failed, 2 wrong usage or input.")]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Print JSON for machines instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the scenarios.
+    #[command(after_help = "Examples:\n  tickproof list\n  tickproof list --json")]
+    List,
+    /// Play one seed of a scenario, or a plan file, and judge it.
+    #[command(after_help = "Examples:
+  tickproof play storm --seed 17
+  tickproof play storm --seed 17 --trace | less
+  tickproof play my-plan.toml
+  tickproof play calm --input trades.jsonl.gz --bars bars.csv --out results
+  zstdcat trades.jsonl.zst | tickproof play storm --seed 3 --input -")]
+    Play(PlayArguments),
+    /// Play many seeds of many scenarios, each twice, and print a table.
+    #[command(after_help = "Examples:
+  tickproof prove
+  tickproof prove --scenario storm --seeds 0..2000
+  tickproof prove --scenario loss --scenario disorder --seeds 20..40 --jobs 1 --json")]
+    Prove(ProveArguments),
+    /// Print the plan of a seed as TOML, to be changed and played.
+    #[command(after_help = "Examples:
+  tickproof plan storm --seed 17 > storm-17.toml
+  tickproof play storm-17.toml")]
+    Plan(PlanArguments),
+}
+
+/// Arguments of `play`.
+#[derive(Debug, Args)]
+struct PlayArguments {
+    /// Name of a scenario, or path of a plan file (.toml).
+    scenario: String,
+    /// Seed of every random choice [default: 0, or the plan file's].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=SEED_MAX))]
+    seed: Option<u64>,
+    /// JSON lines to use as the input, plain, gzip or zstd; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// CSV of bars to compare the results with
+    /// (ticker,window_start,open,high,low,close,volume).
+    #[arg(long, value_name = "FILE")]
+    bars: Option<PathBuf>,
+    /// Folder for outputs.jsonl, dlq.jsonl, trace.jsonl and verdict.json.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print everything that happened.
+    #[arg(long)]
+    trace: bool,
+    /// Play once instead of twice: faster, but determinism is not judged.
+    #[arg(long)]
+    once: bool,
+}
+
+/// Arguments of `prove`.
+#[derive(Debug, Args)]
+struct ProveArguments {
+    /// A scenario to prove; may be given several times [default: all].
+    #[arg(long = "scenario", value_name = "SCENARIO")]
+    scenarios: Vec<String>,
+    /// Seeds, from A up to but without B [default: 0..20].
+    #[arg(long, value_name = "A..B", value_parser = seeds)]
+    seeds: Option<Range<u64>>,
+    /// Runs at a time [default: number of cores].
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+struct PlanArguments {
+    /// Name of a scenario.
+    scenario: String,
+    /// Seed of every random choice.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=SEED_MAX))]
+    seed: u64,
+}
+
+/// Highest seed: plan files are TOML, whose numbers have a sign.
+const SEED_MAX: u64 = i64::MAX as u64;
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let fix = "write A..B with A < B, for example 0..20";
+    let (from, until) = text.split_once("..").ok_or(fix)?;
+    let number = |text: &str| text.parse::<u64>().ok().filter(|seed| *seed <= SEED_MAX);
+    match (number(from), number(until)) {
+        (Some(from), Some(until)) if from < until => Ok(from..until),
+        _ => Err(fix.to_owned()),
+    }
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// Wrong usage or input, with the fix in the message.
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let json = arguments.json;
+    match arguments.action {
+        None => prove::prove(&ProveArguments::everything(), json),
+        Some(Action::Prove(prove)) => prove::prove(&prove, json),
+        Some(Action::Play(play)) => play::play(&play, json),
+        Some(Action::List) => list(json),
+        Some(Action::Plan(plan)) => print_plan(&plan, json),
+    }
+}
+
+impl ProveArguments {
+    fn everything() -> ProveArguments {
+        ProveArguments {
+            scenarios: Vec::new(),
+            seeds: None,
+            jobs: None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    section: String,
+    description: String,
+}
+
+fn list(json: bool) -> anyhow::Result<ExitCode> {
+    let listed = catalog::all()?.into_iter().map(|scenario| Listed {
+        name: scenario.name,
+        section: scenario.section,
+        description: scenario.description,
+    });
+    if json {
+        print_json(&listed.collect::<Vec<_>>())?;
+    } else {
+        let rows: Vec<Vec<String>> = listed.map(|one| vec![one.name, one.description]).collect();
+        print(&draw(&[("scenario", Align::Left), ("what happens", Align::Left)], &rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_plan(arguments: &PlanArguments, json: bool) -> anyhow::Result<ExitCode> {
+    let plan = catalog::find(&arguments.scenario)?.resolve(arguments.seed)?;
+    if json {
+        print_json(&plan)?;
+    } else {
+        print(&plan_file::print(&plan)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A scenario of the catalog, or a plan file.
+enum Chosen {
+    Scenario(Scenario),
+    File(Box<Plan>),
+}
+
+fn choose(name: &str) -> anyhow::Result<Chosen> {
+    let path = Path::new(name);
+    let is_file = path.extension().is_some_and(|ending| ending == "toml");
+    if is_file {
+        return Ok(Chosen::File(Box::new(plan_file::read(path)?)));
+    }
+    Ok(Chosen::Scenario(catalog::find(name)?))
+}
+
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value).context("the report has no JSON form")?;
+    print(&format!("{text}\n"))
+}
+
+/// Writes to standard output. That the reader has gone (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("standard output"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arguments, seeds};
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_of_seeds_have_two_ends() {
+        assert_eq!(seeds("3..7"), Ok(3..7));
+        for wrong in ["7", "7..3", "3..3", "a..b", "..", "0..18446744073709551615"] {
+            assert!(seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

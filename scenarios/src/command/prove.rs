@@ -1,0 +1,46 @@
+//! `tickproof prove`.
+
+use super::{EXIT_FAILED, ProveArguments, SEEDS_DEFAULT, print, print_json};
+use crate::campaign::Campaign;
+use crate::catalog;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+pub(super) fn prove(arguments: &ProveArguments, json: bool) -> anyhow::Result<ExitCode> {
+    let scenarios = if arguments.scenarios.is_empty() {
+        catalog::all()?
+    } else {
+        let named = arguments.scenarios.iter().map(|name| catalog::find(name));
+        named.collect::<Result<_, _>>()?
+    };
+    let campaign = Campaign {
+        scenarios,
+        seeds: arguments.seeds.clone().unwrap_or(SEEDS_DEFAULT),
+        jobs: arguments.jobs.unwrap_or_else(cores),
+    };
+    let bar = progress_bar(campaign.len());
+    let report = campaign.prove(&mut || bar.inc(1));
+    bar.finish_and_clear();
+    if json {
+        print_json(&report)?;
+    } else {
+        print(&report.text())?;
+    }
+    Ok(if report.held() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_FAILED)
+    })
+}
+
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Draws on standard error, and only on a terminal.
+fn progress_bar(runs: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(runs).with_style(style)
+}

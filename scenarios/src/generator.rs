@@ -1,0 +1,500 @@
+//! Storms: plans in which everything is drawn from the seed.
+//!
+//! Faults come in patterns that hurt (a second crash during the recovery from the first, a broker
+//! lost while answers are lost), and a seed uses only some of the patterns, so that rare
+//! combinations get runs of their own.
+
+use crate::scenario::length_ms;
+use sim::draw::{draw_below, draw_between};
+use sim::plan::{Fault, FaultKind, Machine, Plan, Stream, Topology, Workload};
+use toml::{Table, Value};
+
+/// 10:00 of the document.
+const START_UNIX_MS: i64 = 1_609_459_200_000;
+/// Faults that a storm has at least.
+const FAULTS_MIN: usize = 9;
+/// Virtual time without faults at either end of a storm.
+const QUIET_MS: u64 = 30_000;
+/// Virtual time that recovery from the last fault may take, beside the waits of the windows.
+const RECOVERY_MS: u64 = 180_000;
+/// Tickers that the example configuration knows.
+const TICKERS: [&str; 8] = ["AMZN", "AAPL", "MSFT", "GOOGL", "AIG", "BAC", "IBM", "SPY"];
+
+/// The draws of one part of a plan.
+struct Dice {
+    seed: u64,
+    who: String,
+}
+
+impl Dice {
+    fn new(seed: u64, who: impl Into<String>) -> Dice {
+        Dice { seed, who: who.into() }
+    }
+
+    fn between(&self, what: &str, low: u64, high: u64) -> u64 {
+        draw_between(self.seed, &self.who, what, 0, low, high)
+    }
+
+    fn machine(&self, what: &str, low: u32, high: u32) -> u32 {
+        let drawn = self.between(what, u64::from(low), u64::from(high));
+        u32::try_from(drawn).expect("drawn between two u32")
+    }
+
+    fn permille(&self, what: &str, low: u32, high: u32) -> u32 {
+        self.machine(what, low, high)
+    }
+
+    fn one_in(&self, what: &str, chances: u64) -> bool {
+        draw_below(self.seed, &self.who, what, 0, chances) == 0
+    }
+
+    fn pick<T: Copy>(&self, what: &str, choices: &[T]) -> T {
+        let index = draw_below(self.seed, &self.who, what, 0, choices.len() as u64);
+        choices[usize::try_from(index).expect("below the length")]
+    }
+}
+
+/// The storm of one seed: 30–60 virtual minutes, at least 10 000 records and 9 faults.
+#[must_use]
+pub fn storm(name: &str, seed: u64) -> Plan {
+    let dice = Dice::new(seed, "storm");
+    let active_ms = dice.between("active", 1_800, 3_600) * 1_000;
+    let topology = Topology {
+        brokers: 3,
+        input_partitions: dice.machine("partitions", 1, 8),
+        output_partitions: dice.machine("output partitions", 1, 4),
+        dead_letter_partitions: dice.machine("dead letter partitions", 1, 2),
+        workers: dice.machine("workers", 1, 4),
+    };
+    let windows = Windows::drawn(&dice);
+    Plan {
+        scenario: name.to_owned(),
+        seed,
+        start_unix_ms: START_UNIX_MS,
+        active_ms,
+        settle_ms: windows.settle_ms(),
+        processor: configuration(&dice, &windows),
+        workload: Workload {
+            streams: streams(seed, active_ms, &windows),
+            records: Vec::new(),
+        },
+        faults: storm_faults(seed, active_ms, &topology),
+        topology,
+    }
+}
+
+/// The waits of the windows, milliseconds.
+struct Windows {
+    max_out_of_orderness_ms: u64,
+    allowed_lateness_ms: u64,
+    idle_timeout_ms: u64,
+}
+
+impl Windows {
+    fn drawn(dice: &Dice) -> Windows {
+        Windows {
+            max_out_of_orderness_ms: dice
+                .pick("out of orderness", &[5_000, 30_000, 60_000, 120_000, 300_000]),
+            allowed_lateness_ms: dice.pick("lateness", &[1_000, 30_000, 60_000, 300_000]),
+            idle_timeout_ms: dice.pick("idle", &[5_000, 15_000, 60_000, 120_000]),
+        }
+    }
+
+    /// After the last event a window waits for its own end, and for an idle advance of the watermark.
+    fn settle_ms(&self) -> u64 {
+        60_000
+            + self.max_out_of_orderness_ms
+            + self.allowed_lateness_ms
+            + self.idle_timeout_ms
+            + RECOVERY_MS
+    }
+}
+
+fn configuration(dice: &Dice, windows: &Windows) -> Table {
+    let number = |value: u64| Value::Integer(i64::try_from(value).expect("drawn small"));
+    let section = |values: Vec<(&str, Value)>| {
+        let keys = values.into_iter().map(|(key, value)| (key.to_owned(), value));
+        Value::Table(keys.collect())
+    };
+    let protocol = dice.pick("protocol", &["cooperative", "eager"]);
+    Table::from_iter([
+        (
+            "kafka".to_owned(),
+            section(vec![("rebalance_protocol", Value::String(protocol.to_owned()))]),
+        ),
+        (
+            "commit".to_owned(),
+            section(vec![
+                ("interval_ms", number(dice.between("commit interval", 500, 5_000))),
+                ("poll_timeout_ms", number(5_000)),
+            ]),
+        ),
+        (
+            "checkpoint".to_owned(),
+            section(vec![(
+                "interval_ms",
+                number(dice.between("checkpoint interval", 5_000, 60_000)),
+            )]),
+        ),
+        (
+            "windows".to_owned(),
+            section(vec![
+                ("max_out_of_orderness_ms", number(windows.max_out_of_orderness_ms)),
+                ("allowed_lateness_ms", number(windows.allowed_lateness_ms)),
+                ("idle_timeout_ms", number(windows.idle_timeout_ms)),
+            ]),
+        ),
+    ])
+}
+
+/// Phases of load and of silence over the active time.
+fn streams(seed: u64, active_ms: u64, windows: &Windows) -> Vec<Stream> {
+    let dice = Dice::new(seed, "workload");
+    let phases = dice.between("phases", 2, 6);
+    let events = dice.between("events", 10_200, 13_000);
+    let phase_ms = active_ms / phases;
+    let loud: Vec<u64> = (0..phases)
+        .filter(|phase| *phase == 0 || !Dice::new(seed, format!("phase {phase}")).one_in("silent", 4))
+        .collect();
+    let loud_phases = loud.len() as u64;
+    loud.into_iter()
+        .map(|phase| {
+            let from_ms = phase * phase_ms;
+            let until_ms = from_ms + phase_ms - phase_ms / 8;
+            let events = events.div_ceil(loud_phases);
+            stream(seed, phase, (from_ms, until_ms), events, windows)
+        })
+        .collect()
+}
+
+fn stream(seed: u64, phase: u64, (from_ms, until_ms): (u64, u64), events: u64, windows: &Windows) -> Stream {
+    let dice = Dice::new(seed, format!("phase {phase}"));
+    let tickers = usize::try_from(dice.between("tickers", 1, 8)).expect("at most 8");
+    let first = usize::try_from(dice.between("first ticker", 0, 7)).expect("at most 7");
+    let late_ms_max = windows.max_out_of_orderness_ms + windows.allowed_lateness_ms;
+    Stream {
+        name: format!("phase-{phase}"),
+        from_ms,
+        until_ms,
+        events,
+        burst: dice.pick("burst", &[20, 50, 100, 200, 400]),
+        tickers: TICKERS.iter().cycle().skip(first).take(tickers).map(|t| (*t).to_owned()).collect(),
+        event_time_lag_ms: dice.pick("lag", &[0, 0, 0, 1_000, 10_000]),
+        jitter_ms: dice.between("jitter", 0, windows.max_out_of_orderness_ms / 2),
+        late_permille: dice.permille("late", 0, 150),
+        late_ms_max: dice.between("late max", 1_000, late_ms_max * 3 / 2 + 60_000),
+        duplicate_permille: dice.permille("duplicates", 0, 100),
+        anonymous_permille: dice.pick("anonymous", &[0, 50, 500, 1_000]),
+        garbage_permille: dice.pick("garbage", &[0, 5, 30, 100]),
+    }
+}
+
+/// Ways to hurt. A pattern is laid at a moment and yields one fault or several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pattern {
+    CrashTwice,
+    CrashAll,
+    Zombie,
+    LeaveAndJoin,
+    BrokersInTurn,
+    TwoBrokers,
+    AllBrokers,
+    BrokerPause,
+    CutWorker,
+    CutBroker,
+    OneWay,
+    Trouble,
+    StoreTrouble,
+    LostAnswers,
+    LostAnswersAndBroker,
+}
+
+const PATTERNS: [Pattern; 15] = [
+    Pattern::CrashTwice,
+    Pattern::CrashAll,
+    Pattern::Zombie,
+    Pattern::LeaveAndJoin,
+    Pattern::BrokersInTurn,
+    Pattern::TwoBrokers,
+    Pattern::AllBrokers,
+    Pattern::BrokerPause,
+    Pattern::CutWorker,
+    Pattern::CutBroker,
+    Pattern::OneWay,
+    Pattern::Trouble,
+    Pattern::StoreTrouble,
+    Pattern::LostAnswers,
+    Pattern::LostAnswersAndBroker,
+];
+
+/// The faults of a storm over `active_ms`, sorted by time; all end before `active_ms`. Durations of
+/// single faults do not grow with `active_ms`: a longer storm spreads them, and has a few more.
+#[must_use]
+pub fn storm_faults(seed: u64, active_ms: u64, topology: &Topology) -> Vec<Fault> {
+    let dice = Dice::new(seed, "faults");
+    let enabled: Vec<Pattern> = PATTERNS
+        .into_iter()
+        .filter(|pattern| Dice::new(seed, format!("{pattern:?}")).one_in("enabled", 2))
+        .collect();
+    let enabled = if enabled.len() < 3 { PATTERNS.to_vec() } else { enabled };
+    let slots = dice.between("slots", 6, 10) + (active_ms / 3_600_000).min(20);
+    let span_ms = active_ms.saturating_sub(2 * QUIET_MS);
+    let slot_ms = (span_ms / slots).max(1);
+    let mut faults = Vec::new();
+    let mut slot = 0;
+    while slot < slots || faults.len() < FAULTS_MIN {
+        let here = Dice::new(seed, format!("slot {slot}"));
+        let from_ms = QUIET_MS + (slot % slots) * slot_ms;
+        let at_ms = from_ms + here.between("moment", 0, slot_ms / 2);
+        faults.extend(pattern(here.pick("pattern", &enabled), at_ms, &here, topology));
+        slot += 1;
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+    end_before(&mut faults, active_ms);
+    faults
+}
+
+/// Shortens what would reach beyond `end_ms`.
+fn end_before(faults: &mut [Fault], end_ms: u64) {
+    for fault in faults {
+        fault.at_ms = fault.at_ms.min(end_ms.saturating_sub(1));
+        let over_ms = (fault.at_ms + length_ms(&fault.kind)).saturating_sub(end_ms);
+        match &mut fault.kind {
+            FaultKind::WorkerCrash { down_ms: length, .. }
+            | FaultKind::BrokerCrash { down_ms: length, .. }
+            | FaultKind::WorkerPause { for_ms: length, .. }
+            | FaultKind::BrokerPause { for_ms: length, .. }
+            | FaultKind::NetworkCut { for_ms: length, .. }
+            | FaultKind::NetworkTrouble { for_ms: length, .. }
+            | FaultKind::ObjectStoreTrouble { for_ms: length, .. }
+            | FaultKind::EndTxnAnswersLost { for_ms: length } => *length -= over_ms.min(*length),
+            FaultKind::WorkerLeave { .. } | FaultKind::WorkerJoin { .. } => {}
+        }
+    }
+}
+
+fn pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
+    match pattern {
+        Pattern::CrashTwice
+        | Pattern::CrashAll
+        | Pattern::Zombie
+        | Pattern::LeaveAndJoin => worker_pattern(pattern, at_ms, dice, topology),
+        Pattern::BrokersInTurn
+        | Pattern::TwoBrokers
+        | Pattern::AllBrokers
+        | Pattern::BrokerPause => broker_pattern(pattern, at_ms, dice, topology),
+        Pattern::CutWorker | Pattern::CutBroker | Pattern::OneWay | Pattern::Trouble => {
+            network_pattern(pattern, at_ms, dice, topology)
+        }
+        Pattern::StoreTrouble | Pattern::LostAnswers | Pattern::LostAnswersAndBroker => {
+            service_pattern(pattern, at_ms, dice, topology)
+        }
+    }
+}
+
+fn fault(at_ms: u64, kind: FaultKind) -> Fault {
+    Fault { at_ms, kind }
+}
+
+fn worker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
+    let worker = dice.machine("worker", 0, topology.workers - 1);
+    let next = (worker + 1) % topology.workers;
+    let down_ms = dice.between("down", 500, 8_000);
+    let soon_ms = dice.between("soon", 50, 4_000);
+    match pattern {
+        Pattern::CrashTwice => vec![
+            fault(at_ms, FaultKind::WorkerCrash { worker, down_ms }),
+            // While it recovers.
+            fault(at_ms + down_ms + soon_ms, FaultKind::WorkerCrash { worker, down_ms: soon_ms }),
+        ],
+        Pattern::CrashAll => (0..topology.workers)
+            .map(|worker| {
+                let each_ms = at_ms + u64::from(worker) * (soon_ms / 4);
+                fault(each_ms, FaultKind::WorkerCrash { worker, down_ms })
+            })
+            .collect(),
+        Pattern::Zombie => vec![
+            // Longer than the session timeout: it wakes up as a member that was replaced.
+            fault(at_ms, FaultKind::WorkerPause {
+                worker,
+                for_ms: dice.between("pause", 15_000, 70_000),
+            }),
+            fault(at_ms + 10_000 + soon_ms, FaultKind::WorkerCrash { worker: next, down_ms }),
+        ],
+        _ => {
+            let back_ms = at_ms + dice.between("away", 5_000, 60_000);
+            vec![
+                fault(at_ms, FaultKind::WorkerLeave { worker }),
+                // While the group rebalances.
+                fault(at_ms + soon_ms, FaultKind::WorkerCrash { worker: next, down_ms }),
+                fault(back_ms, FaultKind::WorkerJoin { worker }),
+            ]
+        }
+    }
+}
+
+fn broker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
+    let broker = dice.machine("broker", 1, topology.brokers);
+    let next = broker % topology.brokers + 1;
+    let down_ms = dice.between("down", 2_000, 40_000);
+    let soon_ms = dice.between("soon", 50, 5_000);
+    match pattern {
+        Pattern::BrokersInTurn => vec![
+            fault(at_ms, FaultKind::BrokerCrash { broker, down_ms }),
+            fault(at_ms + down_ms + soon_ms, FaultKind::BrokerCrash { broker: next, down_ms }),
+        ],
+        Pattern::TwoBrokers => vec![
+            fault(at_ms, FaultKind::BrokerCrash { broker, down_ms: down_ms + soon_ms }),
+            fault(at_ms + soon_ms, FaultKind::BrokerCrash { broker: next, down_ms }),
+        ],
+        Pattern::AllBrokers => (1..=topology.brokers)
+            .map(|broker| {
+                let each_ms = at_ms + u64::from(broker) * (soon_ms / 4);
+                fault(each_ms, FaultKind::BrokerCrash { broker, down_ms })
+            })
+            .collect(),
+        _ => vec![
+            fault(at_ms, FaultKind::BrokerPause {
+                broker,
+                for_ms: dice.between("pause", 2_000, 25_000),
+            }),
+            fault(at_ms + soon_ms, FaultKind::WorkerCrash {
+                worker: dice.machine("worker", 0, topology.workers - 1),
+                down_ms: 1_000,
+            }),
+        ],
+    }
+}
+
+fn network_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
+    let worker = Machine::Worker(dice.machine("worker", 0, topology.workers - 1));
+    let number = dice.machine("broker", 1, topology.brokers);
+    let broker = Machine::Broker(number);
+    let others: Vec<Machine> = (1..=topology.brokers)
+        .filter(|other| *other != number)
+        .map(Machine::Broker)
+        .chain([Machine::Controller])
+        .collect();
+    let for_ms = dice.between("cut", 3_000, 45_000);
+    let cut = |from: Machine, to: Vec<Machine>, one_way: bool| FaultKind::NetworkCut {
+        from: vec![from],
+        to,
+        one_way,
+        for_ms,
+    };
+    match pattern {
+        Pattern::CutWorker => {
+            let to = (1..=topology.brokers).map(Machine::Broker).collect();
+            vec![fault(at_ms, cut(worker, to, false))]
+        }
+        Pattern::CutBroker => vec![fault(at_ms, cut(broker, others, false))],
+        Pattern::OneWay => {
+            let (from, to) = if dice.one_in("answers", 2) {
+                (broker, vec![worker])
+            } else {
+                (worker, vec![broker])
+            };
+            vec![fault(at_ms, cut(from, to, true))]
+        }
+        _ => vec![fault(at_ms, FaultKind::NetworkTrouble {
+            for_ms: dice.between("trouble", 10_000, 90_000),
+            loss_permille: dice.permille("loss", 0, 100),
+            duplicate_permille: dice.permille("duplicate", 0, 100),
+            reorder_permille: dice.permille("reorder", 0, 200),
+            delay_ms_max: dice.between("delay", 10, 5_000),
+            extra_latency_ms: dice.between("latency", 0, 200),
+        })],
+    }
+}
+
+fn service_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
+    let worker = dice.machine("worker", 0, topology.workers - 1);
+    let for_ms = dice.between("for", 2_000, 20_000);
+    let within_ms = dice.between("within", 100, for_ms);
+    match pattern {
+        Pattern::StoreTrouble => vec![
+            fault(at_ms, FaultKind::ObjectStoreTrouble {
+                for_ms: for_ms * 3,
+                error_permille: dice.permille("errors", 100, 800),
+                unknown_permille: dice.permille("unknown", 0, 200),
+                extra_latency_ms: dice.between("latency", 0, 2_000),
+            }),
+            // It has to restore while the store misbehaves.
+            fault(at_ms + within_ms, FaultKind::WorkerCrash { worker, down_ms: 1_000 }),
+        ],
+        Pattern::LostAnswers => vec![
+            fault(at_ms, FaultKind::EndTxnAnswersLost { for_ms }),
+            fault(at_ms + within_ms, FaultKind::WorkerCrash { worker, down_ms: 500 }),
+        ],
+        _ => vec![
+            fault(at_ms, FaultKind::EndTxnAnswersLost { for_ms }),
+            fault(at_ms + within_ms, FaultKind::BrokerCrash {
+                broker: dice.machine("broker", 1, topology.brokers),
+                down_ms: for_ms,
+            }),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{storm, storm_faults};
+    use crate::plan_file;
+    use crate::scenario::length_ms;
+    use sim::plan::FaultKind;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_storm_is_long_loaded_and_rough_enough() {
+        for seed in 0..500 {
+            let plan = storm("storm", seed);
+            plan_file::check(&plan).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let events: u64 = plan.workload.streams.iter().map(|s| s.events).sum();
+            assert!(events >= 10_000, "seed {seed}: {events}");
+            assert!(plan.active_ms >= 1_800_000);
+            assert!(plan.faults.len() >= 9, "seed {seed}: {}", plan.faults.len());
+        }
+    }
+
+    #[test]
+    fn all_faults_stop_before_the_end_and_all_workers_are_back() {
+        for seed in 0..500 {
+            let plan = storm("storm", seed);
+            let mut away = BTreeSet::new();
+            for fault in &plan.faults {
+                assert!(fault.at_ms + length_ms(&fault.kind) <= plan.active_ms);
+                match fault.kind {
+                    FaultKind::WorkerLeave { worker } => {
+                        away.insert(worker);
+                    }
+                    FaultKind::WorkerJoin { worker } => {
+                        away.remove(&worker);
+                    }
+                    _ => {}
+                }
+            }
+            assert!(away.is_empty(), "seed {seed}: {away:?}");
+        }
+    }
+
+    #[test]
+    fn storms_have_every_kind_of_fault_between_them() {
+        let kinds: BTreeSet<String> = (0..50)
+            .flat_map(|seed| storm("storm", seed).faults)
+            .map(|fault| {
+                let text = format!("{:?}", fault.kind);
+                text.split(' ').next().unwrap_or_default().to_owned()
+            })
+            .collect();
+        assert_eq!(kinds.len(), 10, "{kinds:?}");
+    }
+
+    #[test]
+    fn the_faults_of_a_whole_day_are_spread_over_it() {
+        let topology = storm("storm", 1).topology;
+        let day_ms = 16 * 3_600_000;
+        let faults = storm_faults(1, day_ms, &topology);
+        let last_ms = faults.last().map(|fault| fault.at_ms).unwrap_or_default();
+        assert!(last_ms > day_ms / 2 && faults.len() >= 20, "{last_ms} {}", faults.len());
+    }
+}

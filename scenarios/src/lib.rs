@@ -1,0 +1,21 @@
+//! What happens: scenarios as data, and what plays them.
+//!
+//! What lives here: the catalog of scenarios, their resolution into plans, the generator of storms,
+//! the reader of real input, the runner of one seed, the campaign over many, and the binary
+//! `tickproof`.
+//! Comes in: scenario files, plan files, input files. Goes out: reports.
+//! Never here: what a cluster does (`sim`), what must be true of a run (`properties`), how a table
+//! looks (`reports`).
+
+pub mod bars;
+pub mod campaign;
+pub mod catalog;
+pub mod command;
+pub mod generator;
+pub mod input;
+pub mod json_number;
+pub mod out_files;
+pub mod plan_file;
+pub mod runner;
+pub mod scenario;
+pub mod story;

@@ -1,0 +1,65 @@
+//! The command line as a user meets it: messages and exit statuses.
+
+use std::process::{Command, Output};
+
+fn tickproof(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tickproof"))
+        .args(arguments)
+        .output()
+        .expect("the binary was built for this test")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn list_names_every_scenario() {
+    let output = tickproof(&["list"]);
+    assert_eq!(output.status.code(), Some(0));
+    for name in scenarios::catalog::names() {
+        assert!(text(&output).contains(name), "{name}");
+    }
+    let json = tickproof(&["list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(scenarios::catalog::names().len()));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_names_the_fix() {
+    let cases: [(&[&str], &str); 7] = [
+        (&["play", "strom"], "use one of: calm"),
+        (&["play", "nowhere.toml"], "tickproof plan"),
+        (&["play", "calm", "--input", "/nowhere.jsonl"], "give the path of a readable file"),
+        (&["play", "calm", "--bars", "/nowhere.csv"], "give a CSV file"),
+        (&["prove", "--seeds", "5"], "for example 0..20"),
+        (&["prove", "--scenario", "strom"], "use one of: calm"),
+        (&["prove", "--jobs", "0"], "--jobs"),
+    ];
+    for (arguments, fix) in cases {
+        let output = tickproof(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", errors(&output));
+        assert!(errors(&output).contains(fix), "{arguments:?}: {}", errors(&output));
+    }
+}
+
+#[test]
+fn help_of_every_subcommand_shows_examples() {
+    for arguments in [&["--help"][..], &["list", "--help"], &["play", "--help"], &["prove", "--help"], &["plan", "--help"]] {
+        let output = tickproof(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output).contains("Examples:"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_printed_plan_is_the_same_each_time() {
+    let output = tickproof(&["plan", "storm", "--seed", "17"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert_eq!(text(&output), text(&tickproof(&["plan", "storm", "--seed", "17"])));
+    assert_ne!(text(&output), text(&tickproof(&["plan", "storm", "--seed", "18"])));
+}

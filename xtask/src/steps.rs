@@ -1,0 +1,116 @@
+//! The steps of `cargo xtask test`.
+
+use crate::{determinism, setup};
+use anyhow::{Context, bail};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a step came to.
+enum Outcome {
+    Passed,
+    /// With the reason.
+    Skipped(String),
+}
+
+/// A step: its name, and what it does in the workspace's root.
+struct Step {
+    name: &'static str,
+    run: fn(&Path) -> anyhow::Result<Outcome>,
+}
+
+const STEPS: [Step; 10] = [
+    Step { name: "tools", run: |_| setup::prepare().map(|()| Outcome::Passed) },
+    Step { name: "format", run: |root| cargo(root, &["fmt", "--all", "--check"]) },
+    Step { name: "determinism", run: |root| determinism::check(root).map(|()| Outcome::Passed) },
+    Step {
+        name: "clippy",
+        run: |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    },
+    Step {
+        name: "dependency rules",
+        run: |root| cargo(root, &["deny", "check", "bans", "licenses", "sources"]),
+    },
+    Step { name: "advisories", run: advisories },
+    Step { name: "tests", run: |root| cargo(root, &["test", "--workspace", "--locked"]) },
+    Step {
+        name: "doc tests",
+        run: |root| cargo(root, &["test", "--workspace", "--doc", "--locked"]),
+    },
+    Step { name: "main job", run: |root| cargo(root, &["run", "--release", "--locked"]) },
+    Step { name: "docs", run: docs },
+];
+
+/// Runs all steps; ends at the first that fails.
+///
+/// # Errors
+/// When a step failed, with its name.
+pub fn test(root: &Path) -> anyhow::Result<()> {
+    if std::env::var_os("RUSTFLAGS").is_some() {
+        bail!("the variable RUSTFLAGS is set and replaces the flags in .cargo/config.toml; unset it");
+    }
+    let mut summary = Vec::new();
+    for step in &STEPS {
+        println!("== {}", step.name);
+        #[allow(clippy::disallowed_methods, reason = "the time that a step takes is shown to people")]
+        let start = Instant::now();
+        let outcome = (step.run)(root);
+        let line = summary_line(step.name, start.elapsed(), outcome.as_ref().ok());
+        summary.push(line);
+        if let Err(e) = outcome {
+            println!("\n{}", summary.join("\n"));
+            return Err(e.context(format!("step `{}` failed", step.name)));
+        }
+    }
+    println!("\n{}\nall steps passed", summary.join("\n"));
+    Ok(())
+}
+
+fn summary_line(name: &str, time: Duration, outcome: Option<&Outcome>) -> String {
+    let word = match outcome {
+        Some(Outcome::Passed) => "passed".to_owned(),
+        Some(Outcome::Skipped(why)) => format!("skipped: {why}"),
+        None => "FAILED".to_owned(),
+    };
+    format!("{name:<18} {:>8.1} s  {word}", time.as_secs_f64())
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<Outcome> {
+    run(Command::new("cargo").args(arguments).current_dir(root))?;
+    Ok(Outcome::Passed)
+}
+
+fn docs(root: &Path) -> anyhow::Result<Outcome> {
+    let mut command = Command::new("cargo");
+    command.args(["doc", "--workspace", "--no-deps", "--locked"]).current_dir(root);
+    // Replaces no flag of .cargo/config.toml: those that rustdoc needs come from `build.rustflags`'
+    // twin there, and `--cfg madsim` is repeated here.
+    run(command.env("RUSTDOCFLAGS", "-D warnings --cfg madsim"))?;
+    Ok(Outcome::Passed)
+}
+
+/// Advisories need their database: without a network there is nothing to compare with.
+fn advisories(root: &Path) -> anyhow::Result<Outcome> {
+    let output = Command::new("cargo")
+        .args(["deny", "fetch", "db"])
+        .current_dir(root)
+        .output()
+        .context("cannot run `cargo deny fetch db`")?;
+    if !output.status.success() {
+        let why = "the advisory database cannot be reached".to_owned();
+        println!("{why}");
+        return Ok(Outcome::Skipped(why));
+    }
+    cargo(root, &["deny", "check", "--disable-fetch", "advisories"])
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let shown: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let shown = shown.join(" ");
+    let status = command.status().with_context(|| format!("cannot run `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` ended with {status}");
+    }
+    Ok(())
+}
