@@ -140,16 +140,21 @@ impl Oracle {
     #[must_use]
     pub fn new(history: &History, forced: &BTreeMap<i32, Vec<Forced>>) -> Self {
         let reader = Reader::new(&history.rules);
-        let partitions = history
+        let mut logs: BTreeMap<i32, &[TopicRecord]> = history
             .input
             .chunk_by(|left, right| left.partition == right.partition)
-            .map(|records| {
-                let partition = records[0].partition;
+            .map(|records| (records[0].partition, records))
+            .collect();
+        // A partition without a record can be idle too.
+        for partition in forced.keys() {
+            logs.entry(*partition).or_default();
+        }
+        let partitions = logs
+            .into_iter()
+            .map(|(partition, records)| {
                 let forced = forced.get(&partition).cloned().unwrap_or_default();
-                (
-                    partition,
-                    PartitionTruth::new(history, &reader, records, forced),
-                )
+                let truth = PartitionTruth::new(history, &reader, records, forced);
+                (partition, truth)
             })
             .collect();
         Self {
@@ -164,7 +169,7 @@ impl Oracle {
         self.partitions.get(&partition).unwrap_or(&self.nothing)
     }
 
-    /// All partitions that have records.
+    /// All partitions that have records or forced advances.
     pub fn partitions(&self) -> impl Iterator<Item = (i32, &PartitionTruth)> {
         self.partitions
             .iter()
