@@ -129,7 +129,10 @@ impl CampaignReport {
     }
 
     fn row(&mut self, scenario: &str) -> &mut ScenarioRow {
-        let known = self.scenarios.iter().position(|row| row.scenario == scenario);
+        let known = self
+            .scenarios
+            .iter()
+            .position(|row| row.scenario == scenario);
         let index = known.unwrap_or_else(|| {
             self.scenarios.push(ScenarioRow {
                 scenario: scenario.to_owned(),
@@ -271,7 +274,10 @@ mod tests {
             trace_hash: seed,
             virtual_ms: 1_500_000,
             records: 12_345,
-            faults: BTreeMap::from([("worker-crash".to_owned(), 2), ("network-cut".to_owned(), 1)]),
+            faults: BTreeMap::from([
+                ("worker-crash".to_owned(), 2),
+                ("network-cut".to_owned(), 1),
+            ]),
             commits: 4_321,
             recoveries: 3,
             verdicts,
@@ -286,7 +292,10 @@ mod tests {
             property: Property::WindowCorrectness,
             message: "partition 0, AMZN at 1609459200: count 999, expected 1000".to_owned(),
         };
-        let verdict = Verdict::Failed { violations: vec![violation], more: 3 };
+        let verdict = Verdict::Failed {
+            violations: vec![violation],
+            more: 3,
+        };
         run.verdicts.insert((Property::WindowCorrectness, verdict));
         run.story = vec!["recoveries: 0, expected at least 2".to_owned()];
         run
@@ -299,7 +308,11 @@ mod tests {
         }
         report.add(&run("duplicate-output", 0));
         report.add(&failing("duplicate-output", 1));
-        report.add_broken("storm", 17, "the run panicked: index out of bounds".to_owned());
+        report.add_broken(
+            "storm",
+            17,
+            "the run panicked: index out of bounds".to_owned(),
+        );
         report
     }
 

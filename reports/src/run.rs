@@ -1,7 +1,7 @@
 //! The report of one run.
 
-use crate::quantity::{duration, grouped};
 use crate::heading;
+use crate::quantity::{duration, grouped};
 use properties::{Property, Verdict, Verdicts};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -55,8 +55,14 @@ impl RunReport {
                 return None;
             };
             let others = violations.len().saturating_sub(1) as u64 + more;
-            let first = violations.first().map_or("", |violation| &violation.message);
-            let tail = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+            let first = violations
+                .first()
+                .map_or("", |violation| &violation.message);
+            let tail = if others > 0 {
+                format!(" (and {others} more)")
+            } else {
+                String::new()
+            };
             Some(format!("{}: {first}{tail}", heading(property)))
         });
         let story = self.story.iter().map(|message| format!("story: {message}"));
@@ -71,7 +77,11 @@ impl RunReport {
             .iter()
             .map(|(kind, hits)| format!("{kind} {}", grouped(*hits)))
             .collect();
-        let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
+        let faults = if faults.is_empty() {
+            "none".to_owned()
+        } else {
+            faults.join(", ")
+        };
         let mut text = format!(
             "{} seed {}: {} of virtual time, {} records, {} commits, {} recoveries, trace {:016x}\n\
              faults that hit: {faults}\n",

@@ -30,7 +30,10 @@ pub fn draw(headings: &[(&str, Align)], rows: &[Vec<String>]) -> String {
         .map(|(column, (heading, _))| width_of(column, heading))
         .collect();
     let mut text = String::new();
-    let titles: Vec<String> = headings.iter().map(|(title, _)| (*title).to_owned()).collect();
+    let titles: Vec<String> = headings
+        .iter()
+        .map(|(title, _)| (*title).to_owned())
+        .collect();
     line(&mut text, headings, &widths, &titles);
     let rule: Vec<String> = widths.iter().map(|width| "─".repeat(*width)).collect();
     line(&mut text, headings, &widths, &rule);
@@ -63,7 +66,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![vec!["a".to_owned(), "12 345".to_owned()], vec!["long name".to_owned()]];
+        let rows = vec![
+            vec!["a".to_owned(), "12 345".to_owned()],
+            vec!["long name".to_owned()],
+        ];
         let text = draw(&[("name", Align::Left), ("n", Align::Right)], &rows);
         assert_eq!(
             text,

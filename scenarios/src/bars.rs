@@ -67,7 +67,10 @@ pub fn of_results(outputs: &[TopicRecord]) -> Volumes {
         let entry = newest.entry(key).or_default();
         *entry = (*entry).max((result.revision, result.total_volume));
     }
-    newest.into_iter().map(|(key, (_, volume))| (key, volume)).collect()
+    newest
+        .into_iter()
+        .map(|(key, (_, volume))| (key, volume))
+        .collect()
 }
 
 /// A window whose volumes differ.
@@ -119,7 +122,10 @@ pub fn compare(results: &Volumes, bars: &Volumes) -> Comparison {
             });
         }
     }
-    let only_results = results.keys().filter(|key| !bars.contains_key(*key)).count();
+    let only_results = results
+        .keys()
+        .filter(|key| !bars.contains_key(*key))
+        .count();
     comparison.only_results = only_results as u64;
     comparison
 }
@@ -188,7 +194,12 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let error = read(Path::new("/nowhere/bars.csv")).expect_err("absent").to_string();
-        assert!(error.contains("/nowhere/bars.csv") && error.contains("heading"), "{error}");
+        let error = read(Path::new("/nowhere/bars.csv"))
+            .expect_err("absent")
+            .to_string();
+        assert!(
+            error.contains("/nowhere/bars.csv") && error.contains("heading"),
+            "{error}"
+        );
     }
 }

@@ -78,6 +78,10 @@ impl Task<'_> {
 }
 
 /// Runs the tasks on `jobs` threads and takes their reports in by the order of the tasks.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the campaign is outside of the simulation, and its report does not depend on threads"
+)]
 fn in_order(
     tasks: &[Task<'_>],
     jobs: NonZeroUsize,
@@ -90,10 +94,6 @@ fn in_order(
     std::thread::scope(|scope| {
         for _ in 0..jobs.get().min(tasks.len()) {
             let (sender, next, run) = (sender.clone(), &next, &run);
-            #[allow(
-                clippy::disallowed_methods,
-                reason = "the campaign is outside of the simulation"
-            )]
             scope.spawn(move || {
                 while let Some((index, task)) = take(next, tasks) {
                     if sender.send((index, run(task))).is_err() {
@@ -139,6 +139,10 @@ mod tests {
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the test makes threads finish out of order"
+    )]
     fn fake(task: Task<'_>) -> Result<RunReport, RunError> {
         // Later seeds finish first.
         std::thread::sleep(Duration::from_millis(10 - task.seed));

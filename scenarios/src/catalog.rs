@@ -104,6 +104,9 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let error = find("strom").expect_err("there is none").to_string();
-        assert!(error.contains("storm") && error.contains("strom"), "{error}");
+        assert!(
+            error.contains("storm") && error.contains("strom"),
+            "{error}"
+        );
     }
 }

@@ -28,7 +28,10 @@ struct Dice {
 
 impl Dice {
     fn new(seed: u64, who: impl Into<String>) -> Dice {
-        Dice { seed, who: who.into() }
+        Dice {
+            seed,
+            who: who.into(),
+        }
     }
 
     fn between(&self, what: &str, low: u64, high: u64) -> u64 {
@@ -93,8 +96,10 @@ struct Windows {
 impl Windows {
     fn drawn(dice: &Dice) -> Windows {
         Windows {
-            max_out_of_orderness_ms: dice
-                .pick("out of orderness", &[5_000, 30_000, 60_000, 120_000, 300_000]),
+            max_out_of_orderness_ms: dice.pick(
+                "out of orderness",
+                &[5_000, 30_000, 60_000, 120_000, 300_000],
+            ),
             allowed_lateness_ms: dice.pick("lateness", &[1_000, 30_000, 60_000, 300_000]),
             idle_timeout_ms: dice.pick("idle", &[5_000, 15_000, 60_000, 120_000]),
         }
@@ -113,21 +118,30 @@ impl Windows {
 fn configuration(dice: &Dice, windows: &Windows) -> Table {
     let number = |value: u64| Value::Integer(i64::try_from(value).expect("drawn small"));
     let section = |values: Vec<(&str, Value)>| {
-        let keys = values.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let keys = values
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value));
         Value::Table(keys.collect())
     };
     let protocol = dice.pick("protocol", &["cooperative", "eager"]);
     Table::from_iter([
         (
             "kafka".to_owned(),
-            section(vec![("rebalance_protocol", Value::String(protocol.to_owned()))]),
+            section(vec![(
+                "rebalance_protocol",
+                Value::String(protocol.to_owned()),
+            )]),
         ),
         (
             "commit".to_owned(),
-            section(vec![
-                ("interval_ms", number(dice.between("commit interval", 500, 5_000))),
-                ("poll_timeout_ms", number(5_000)),
-            ]),
+            section(vec![(
+                "interval_ms",
+                number(dice.between("commit interval", 500, 5_000)),
+            )]),
+        ),
+        (
+            "worker".to_owned(),
+            section(vec![("poll_timeout_ms", number(5_000))]),
         ),
         (
             "checkpoint".to_owned(),
@@ -139,7 +153,10 @@ fn configuration(dice: &Dice, windows: &Windows) -> Table {
         (
             "windows".to_owned(),
             section(vec![
-                ("max_out_of_orderness_ms", number(windows.max_out_of_orderness_ms)),
+                (
+                    "max_out_of_orderness_ms",
+                    number(windows.max_out_of_orderness_ms),
+                ),
                 ("allowed_lateness_ms", number(windows.allowed_lateness_ms)),
                 ("idle_timeout_ms", number(windows.idle_timeout_ms)),
             ]),
@@ -154,7 +171,9 @@ fn streams(seed: u64, active_ms: u64, windows: &Windows) -> Vec<Stream> {
     let events = dice.between("events", 10_200, 13_000);
     let phase_ms = active_ms / phases;
     let loud: Vec<u64> = (0..phases)
-        .filter(|phase| *phase == 0 || !Dice::new(seed, format!("phase {phase}")).one_in("silent", 4))
+        .filter(|phase| {
+            *phase == 0 || !Dice::new(seed, format!("phase {phase}")).one_in("silent", 4)
+        })
         .collect();
     let loud_phases = loud.len() as u64;
     loud.into_iter()
@@ -167,7 +186,13 @@ fn streams(seed: u64, active_ms: u64, windows: &Windows) -> Vec<Stream> {
         .collect()
 }
 
-fn stream(seed: u64, phase: u64, (from_ms, until_ms): (u64, u64), events: u64, windows: &Windows) -> Stream {
+fn stream(
+    seed: u64,
+    phase: u64,
+    (from_ms, until_ms): (u64, u64),
+    events: u64,
+    windows: &Windows,
+) -> Stream {
     let dice = Dice::new(seed, format!("phase {phase}"));
     let tickers = usize::try_from(dice.between("tickers", 1, 8)).expect("at most 8");
     let first = usize::try_from(dice.between("first ticker", 0, 7)).expect("at most 7");
@@ -178,7 +203,13 @@ fn stream(seed: u64, phase: u64, (from_ms, until_ms): (u64, u64), events: u64, w
         until_ms,
         events,
         burst: dice.pick("burst", &[20, 50, 100, 200, 400]),
-        tickers: TICKERS.iter().cycle().skip(first).take(tickers).map(|t| (*t).to_owned()).collect(),
+        tickers: TICKERS
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(tickers)
+            .map(|t| (*t).to_owned())
+            .collect(),
         event_time_lag_ms: dice.pick("lag", &[0, 0, 0, 1_000, 10_000]),
         jitter_ms: dice.between("jitter", 0, windows.max_out_of_orderness_ms / 2),
         late_permille: dice.permille("late", 0, 150),
@@ -236,7 +267,11 @@ pub fn storm_faults(seed: u64, active_ms: u64, topology: &Topology) -> Vec<Fault
         .into_iter()
         .filter(|pattern| Dice::new(seed, format!("{pattern:?}")).one_in("enabled", 2))
         .collect();
-    let enabled = if enabled.len() < 3 { PATTERNS.to_vec() } else { enabled };
+    let enabled = if enabled.len() < 3 {
+        PATTERNS.to_vec()
+    } else {
+        enabled
+    };
     let slots = dice.between("slots", 6, 10) + (active_ms / 3_600_000).min(20);
     let span_ms = active_ms.saturating_sub(2 * QUIET_MS);
     let slot_ms = (span_ms / slots).max(1);
@@ -246,7 +281,12 @@ pub fn storm_faults(seed: u64, active_ms: u64, topology: &Topology) -> Vec<Fault
         let here = Dice::new(seed, format!("slot {slot}"));
         let from_ms = QUIET_MS + (slot % slots) * slot_ms;
         let at_ms = from_ms + here.between("moment", 0, slot_ms / 2);
-        faults.extend(pattern(here.pick("pattern", &enabled), at_ms, &here, topology));
+        faults.extend(pattern(
+            here.pick("pattern", &enabled),
+            at_ms,
+            &here,
+            topology,
+        ));
         slot += 1;
     }
     faults.sort_by_key(|fault| fault.at_ms);
@@ -260,8 +300,12 @@ fn end_before(faults: &mut [Fault], end_ms: u64) {
         fault.at_ms = fault.at_ms.min(end_ms.saturating_sub(1));
         let over_ms = (fault.at_ms + length_ms(&fault.kind)).saturating_sub(end_ms);
         match &mut fault.kind {
-            FaultKind::WorkerCrash { down_ms: length, .. }
-            | FaultKind::BrokerCrash { down_ms: length, .. }
+            FaultKind::WorkerCrash {
+                down_ms: length, ..
+            }
+            | FaultKind::BrokerCrash {
+                down_ms: length, ..
+            }
             | FaultKind::WorkerPause { for_ms: length, .. }
             | FaultKind::BrokerPause { for_ms: length, .. }
             | FaultKind::NetworkCut { for_ms: length, .. }
@@ -275,10 +319,9 @@ fn end_before(faults: &mut [Fault], end_ms: u64) {
 
 fn pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
     match pattern {
-        Pattern::CrashTwice
-        | Pattern::CrashAll
-        | Pattern::Zombie
-        | Pattern::LeaveAndJoin => worker_pattern(pattern, at_ms, dice, topology),
+        Pattern::CrashTwice | Pattern::CrashAll | Pattern::Zombie | Pattern::LeaveAndJoin => {
+            worker_pattern(pattern, at_ms, dice, topology)
+        }
         Pattern::BrokersInTurn
         | Pattern::TwoBrokers
         | Pattern::AllBrokers
@@ -305,7 +348,13 @@ fn worker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology
         Pattern::CrashTwice => vec![
             fault(at_ms, FaultKind::WorkerCrash { worker, down_ms }),
             // While it recovers.
-            fault(at_ms + down_ms + soon_ms, FaultKind::WorkerCrash { worker, down_ms: soon_ms }),
+            fault(
+                at_ms + down_ms + soon_ms,
+                FaultKind::WorkerCrash {
+                    worker,
+                    down_ms: soon_ms,
+                },
+            ),
         ],
         Pattern::CrashAll => (0..topology.workers)
             .map(|worker| {
@@ -314,19 +363,35 @@ fn worker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology
             })
             .collect(),
         Pattern::Zombie => vec![
-            // Longer than the session timeout: it wakes up as a member that was replaced.
-            fault(at_ms, FaultKind::WorkerPause {
-                worker,
-                for_ms: dice.between("pause", 15_000, 70_000),
-            }),
-            fault(at_ms + 10_000 + soon_ms, FaultKind::WorkerCrash { worker: next, down_ms }),
+            // Often longer than the session timeout (45 s): it wakes up as a member that was replaced.
+            fault(
+                at_ms,
+                FaultKind::WorkerPause {
+                    worker,
+                    for_ms: dice.between("pause", 15_000, 90_000),
+                },
+            ),
+            // While the group takes over from it.
+            fault(
+                at_ms + 45_000 + soon_ms,
+                FaultKind::WorkerCrash {
+                    worker: next,
+                    down_ms,
+                },
+            ),
         ],
         _ => {
             let back_ms = at_ms + dice.between("away", 5_000, 60_000);
             vec![
                 fault(at_ms, FaultKind::WorkerLeave { worker }),
                 // While the group rebalances.
-                fault(at_ms + soon_ms, FaultKind::WorkerCrash { worker: next, down_ms }),
+                fault(
+                    at_ms + soon_ms,
+                    FaultKind::WorkerCrash {
+                        worker: next,
+                        down_ms,
+                    },
+                ),
                 fault(back_ms, FaultKind::WorkerJoin { worker }),
             ]
         }
@@ -341,11 +406,29 @@ fn broker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology
     match pattern {
         Pattern::BrokersInTurn => vec![
             fault(at_ms, FaultKind::BrokerCrash { broker, down_ms }),
-            fault(at_ms + down_ms + soon_ms, FaultKind::BrokerCrash { broker: next, down_ms }),
+            fault(
+                at_ms + down_ms + soon_ms,
+                FaultKind::BrokerCrash {
+                    broker: next,
+                    down_ms,
+                },
+            ),
         ],
         Pattern::TwoBrokers => vec![
-            fault(at_ms, FaultKind::BrokerCrash { broker, down_ms: down_ms + soon_ms }),
-            fault(at_ms + soon_ms, FaultKind::BrokerCrash { broker: next, down_ms }),
+            fault(
+                at_ms,
+                FaultKind::BrokerCrash {
+                    broker,
+                    down_ms: down_ms + soon_ms,
+                },
+            ),
+            fault(
+                at_ms + soon_ms,
+                FaultKind::BrokerCrash {
+                    broker: next,
+                    down_ms,
+                },
+            ),
         ],
         Pattern::AllBrokers => (1..=topology.brokers)
             .map(|broker| {
@@ -354,14 +437,20 @@ fn broker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology
             })
             .collect(),
         _ => vec![
-            fault(at_ms, FaultKind::BrokerPause {
-                broker,
-                for_ms: dice.between("pause", 2_000, 25_000),
-            }),
-            fault(at_ms + soon_ms, FaultKind::WorkerCrash {
-                worker: dice.machine("worker", 0, topology.workers - 1),
-                down_ms: 1_000,
-            }),
+            fault(
+                at_ms,
+                FaultKind::BrokerPause {
+                    broker,
+                    for_ms: dice.between("pause", 2_000, 25_000),
+                },
+            ),
+            fault(
+                at_ms + soon_ms,
+                FaultKind::WorkerCrash {
+                    worker: dice.machine("worker", 0, topology.workers - 1),
+                    down_ms: 1_000,
+                },
+            ),
         ],
     }
 }
@@ -396,14 +485,17 @@ fn network_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topolog
             };
             vec![fault(at_ms, cut(from, to, true))]
         }
-        _ => vec![fault(at_ms, FaultKind::NetworkTrouble {
-            for_ms: dice.between("trouble", 10_000, 90_000),
-            loss_permille: dice.permille("loss", 0, 100),
-            duplicate_permille: dice.permille("duplicate", 0, 100),
-            reorder_permille: dice.permille("reorder", 0, 200),
-            delay_ms_max: dice.between("delay", 10, 5_000),
-            extra_latency_ms: dice.between("latency", 0, 200),
-        })],
+        _ => vec![fault(
+            at_ms,
+            FaultKind::NetworkTrouble {
+                for_ms: dice.between("trouble", 10_000, 90_000),
+                loss_permille: dice.permille("loss", 0, 100),
+                duplicate_permille: dice.permille("duplicate", 0, 100),
+                reorder_permille: dice.permille("reorder", 0, 200),
+                delay_ms_max: dice.between("delay", 10, 5_000),
+                extra_latency_ms: dice.between("latency", 0, 200),
+            },
+        )],
     }
 }
 
@@ -413,25 +505,43 @@ fn service_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topolog
     let within_ms = dice.between("within", 100, for_ms);
     match pattern {
         Pattern::StoreTrouble => vec![
-            fault(at_ms, FaultKind::ObjectStoreTrouble {
-                for_ms: for_ms * 3,
-                error_permille: dice.permille("errors", 100, 800),
-                unknown_permille: dice.permille("unknown", 0, 200),
-                extra_latency_ms: dice.between("latency", 0, 2_000),
-            }),
+            fault(
+                at_ms,
+                FaultKind::ObjectStoreTrouble {
+                    for_ms: for_ms * 3,
+                    error_permille: dice.permille("errors", 100, 800),
+                    unknown_permille: dice.permille("unknown", 0, 200),
+                    extra_latency_ms: dice.between("latency", 0, 2_000),
+                },
+            ),
             // It has to restore while the store misbehaves.
-            fault(at_ms + within_ms, FaultKind::WorkerCrash { worker, down_ms: 1_000 }),
+            fault(
+                at_ms + within_ms,
+                FaultKind::WorkerCrash {
+                    worker,
+                    down_ms: 1_000,
+                },
+            ),
         ],
         Pattern::LostAnswers => vec![
             fault(at_ms, FaultKind::EndTxnAnswersLost { for_ms }),
-            fault(at_ms + within_ms, FaultKind::WorkerCrash { worker, down_ms: 500 }),
+            fault(
+                at_ms + within_ms,
+                FaultKind::WorkerCrash {
+                    worker,
+                    down_ms: 500,
+                },
+            ),
         ],
         _ => vec![
             fault(at_ms, FaultKind::EndTxnAnswersLost { for_ms }),
-            fault(at_ms + within_ms, FaultKind::BrokerCrash {
-                broker: dice.machine("broker", 1, topology.brokers),
-                down_ms: for_ms,
-            }),
+            fault(
+                at_ms + within_ms,
+                FaultKind::BrokerCrash {
+                    broker: dice.machine("broker", 1, topology.brokers),
+                    down_ms: for_ms,
+                },
+            ),
         ],
     }
 }
@@ -495,6 +605,10 @@ mod tests {
         let day_ms = 16 * 3_600_000;
         let faults = storm_faults(1, day_ms, &topology);
         let last_ms = faults.last().map(|fault| fault.at_ms).unwrap_or_default();
-        assert!(last_ms > day_ms / 2 && faults.len() >= 20, "{last_ms} {}", faults.len());
+        assert!(
+            last_ms > day_ms / 2 && faults.len() >= 20,
+            "{last_ms} {}",
+            faults.len()
+        );
     }
 }

@@ -65,7 +65,18 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in ["", "-", "abc", "\"1\"", "1e999999999999", "1e40", "null", "+1", "1_0", "9e17"] {
+        for text in [
+            "",
+            "-",
+            "abc",
+            "\"1\"",
+            "1e999999999999",
+            "1e40",
+            "null",
+            "+1",
+            "1_0",
+            "9e17",
+        ] {
             assert_eq!(seconds_to_ms(text), None, "{text}");
         }
     }

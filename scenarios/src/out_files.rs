@@ -1,9 +1,10 @@
 //! What `--out` writes: the topics as a read_committed consumer sees them, the trace, the verdict.
 
-use crate::runner::{Played, TraceLine};
+use crate::runner::Played;
 use properties::history::TopicRecord;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sim::trace::TraceLine;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -62,9 +63,15 @@ pub fn write(folder: &Path, played: &Played) -> Result<(), OutError> {
         path: folder.to_owned(),
         source,
     })?;
-    in_file(folder, "outputs.jsonl", |file| write_topic(file, &played.history.outputs))?;
-    in_file(folder, "dlq.jsonl", |file| write_topic(file, &played.history.dead_letters))?;
-    in_file(folder, "trace.jsonl", |file| write_trace(file, &played.trace))?;
+    in_file(folder, "outputs.jsonl", |file| {
+        write_topic(file, &played.history.outputs)
+    })?;
+    in_file(folder, "dlq.jsonl", |file| {
+        write_topic(file, &played.history.dead_letters)
+    })?;
+    in_file(folder, "trace.jsonl", |file| {
+        write_trace(file, &played.trace)
+    })?;
     in_file(folder, "verdict.json", |file| {
         serde_json::to_writer_pretty(&mut *file, &played.report)?;
         file.write_all(b"\n")
@@ -95,7 +102,10 @@ fn write_topic(file: &mut impl Write, records: &[TopicRecord]) -> io::Result<()>
             partition: record.partition,
             offset: record.offset,
             timestamp: record.timestamp_ms,
-            key: record.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned()),
+            key: record
+                .key
+                .as_ref()
+                .map(|key| String::from_utf8_lossy(key).into_owned()),
             headers: headers.collect(),
             value: content(record.value.as_deref()),
         };
@@ -144,8 +154,16 @@ mod tests {
             "{\"partition\":1,\"offset\":7,\"timestamp\":9,\"key\":\"AMZN\",\
              \"headers\":{\"sequence\":\"3\"},\"value\":{\"avg_price\":1.10}}"
         );
-        assert!(lines[1].ends_with("\"value\":\"[1,\\n2]\"}"), "{}", lines[1]);
-        assert!(lines[2].ends_with("\"value\":{\"hex\":\"ff\"}}"), "{}", lines[2]);
+        assert!(
+            lines[1].ends_with("\"value\":\"[1,\\n2]\"}"),
+            "{}",
+            lines[1]
+        );
+        assert!(
+            lines[2].ends_with("\"value\":{\"hex\":\"ff\"}}"),
+            "{}",
+            lines[2]
+        );
         assert!(lines[3].ends_with("\"value\":null}"), "{}", lines[3]);
         assert_eq!(lines.len(), 4);
     }

@@ -75,18 +75,38 @@ pub fn print(plan: &Plan) -> Result<String, PlanError> {
 pub fn check(plan: &Plan) -> Result<(), PlanError> {
     check_topology(&plan.topology)?;
     for (key, value) in [("active_ms", plan.active_ms), ("settle_ms", plan.settle_ms)] {
-        demand(key, value, value <= DURATION_MS_MAX, "up to 400 days in milliseconds")?;
+        demand(
+            key,
+            value,
+            value <= DURATION_MS_MAX,
+            "up to 400 days in milliseconds",
+        )?;
     }
     for stream in &plan.workload.streams {
         check_stream(stream, plan.active_ms)?;
     }
     for record in &plan.workload.records {
-        demand("records.at_ms", record.at_ms, record.at_ms <= plan.active_ms, "up to active_ms")?;
-        demand("records.times", record.times, record.times >= 1, "at least 1")?;
+        demand(
+            "records.at_ms",
+            record.at_ms,
+            record.at_ms <= plan.active_ms,
+            "up to active_ms",
+        )?;
+        demand(
+            "records.times",
+            record.times,
+            record.times >= 1,
+            "at least 1",
+        )?;
     }
     for fault in &plan.faults {
         let end_ms = fault.at_ms.saturating_add(length_ms(&fault.kind));
-        demand("faults: end of one", end_ms, end_ms <= plan.active_ms, "up to active_ms")?;
+        demand(
+            "faults: end of one",
+            end_ms,
+            end_ms <= plan.active_ms,
+            "up to active_ms",
+        )?;
         check_machines(&fault.kind, &plan.topology)?;
     }
     Ok(())
@@ -97,7 +117,10 @@ fn check_topology(topology: &Topology) -> Result<(), PlanError> {
         ("topology.brokers", topology.brokers),
         ("topology.input_partitions", topology.input_partitions),
         ("topology.output_partitions", topology.output_partitions),
-        ("topology.dead_letter_partitions", topology.dead_letter_partitions),
+        (
+            "topology.dead_letter_partitions",
+            topology.dead_letter_partitions,
+        ),
         ("topology.workers", topology.workers),
     ] {
         demand(key, value, (1..=MACHINES_MAX).contains(&value), "1 to 64")?;
@@ -109,9 +132,19 @@ fn check_stream(stream: &Stream, active_ms: u64) -> Result<(), PlanError> {
     let name = &stream.name;
     let key = |field: &str| format!("stream `{name}` {field}");
     let ends_ok = stream.from_ms <= stream.until_ms && stream.until_ms <= active_ms;
-    demand(key("until_ms"), stream.until_ms, ends_ok, "between its from_ms and active_ms")?;
+    demand(
+        key("until_ms"),
+        stream.until_ms,
+        ends_ok,
+        "between its from_ms and active_ms",
+    )?;
     demand(key("burst"), stream.burst, stream.burst >= 1, "at least 1")?;
-    demand(key("tickers"), "empty", !stream.tickers.is_empty(), "at least one ticker")?;
+    demand(
+        key("tickers"),
+        "empty",
+        !stream.tickers.is_empty(),
+        "at least one ticker",
+    )?;
     for (field, value) in [
         ("late_permille", stream.late_permille),
         ("duplicate_permille", stream.duplicate_permille),
@@ -126,11 +159,21 @@ fn check_stream(stream: &Stream, active_ms: u64) -> Result<(), PlanError> {
 fn check_machines(kind: &FaultKind, topology: &Topology) -> Result<(), PlanError> {
     let worker_ok = |worker: u32| {
         let allowed = format!("0 to {}", topology.workers - 1);
-        demand("fault's worker", worker, worker < topology.workers, &allowed)
+        demand(
+            "fault's worker",
+            worker,
+            worker < topology.workers,
+            &allowed,
+        )
     };
     let broker_ok = |broker: u32| {
         let allowed = format!("1 to {}", topology.brokers);
-        demand("fault's broker", broker, (1..=topology.brokers).contains(&broker), &allowed)
+        demand(
+            "fault's broker",
+            broker,
+            (1..=topology.brokers).contains(&broker),
+            &allowed,
+        )
     };
     match kind {
         FaultKind::WorkerCrash { worker, .. }
@@ -191,7 +234,10 @@ mod tests {
         let mut plan = catalog::find("job-crash")
             .and_then(|scenario| scenario.resolve(0))
             .expect("resolves");
-        plan.faults[0].kind = sim::plan::FaultKind::WorkerCrash { worker: 9, down_ms: 1 };
+        plan.faults[0].kind = sim::plan::FaultKind::WorkerCrash {
+            worker: 9,
+            down_ms: 1,
+        };
         let error = check(&plan).expect_err("no worker 9").to_string();
         assert!(error.contains('9') && error.contains("allowed"), "{error}");
     }

@@ -3,52 +3,22 @@
 //! Comes in: a plan, and perhaps real input. Goes out: a [`Played`]: report, history, trace.
 //! Here and nowhere else the scenarios meet the world: [`in_the_world`].
 
-use crate::input::{Input, InputError, Lines};
+use crate::input::{Input, InputError, InputLine, Lines};
 use crate::scenario::Expectation;
 use crate::story;
-use properties::history::History;
+use processor::config::ProcessorConfig;
+use processor::core::{Identity, WINDOW_MS};
+use properties::history::{CommittedOffset, History, Rules, TopicRecord};
 use properties::{Verdicts, determinism};
 use reports::run::RunReport;
-use serde::Serialize;
 use sim::plan::Plan;
+use sim::trace::TraceLine;
+use sim::world::workload::Sending;
+use sim::world::{self, PlayError, Playback};
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex};
 
-/// Stack of the thread of a run, bytes.
-const STACK_BYTES: usize = 16 << 20;
-
-/// What is played.
-pub struct Playback {
-    /// The plan.
-    pub plan: Plan,
-    /// Real input beside the plan's own workload.
-    pub input: Option<Lines>,
-    /// True: the lines of the trace are kept.
-    pub trace: bool,
-}
-
-/// One line of the trace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TraceLine {
-    /// Virtual microseconds.
-    pub at_us: u64,
-    /// Machine.
-    pub host: String,
-    /// Kind, in kebab case.
-    pub kind: &'static str,
-    /// Details.
-    pub text: String,
-}
-
-impl std::fmt::Display for TraceLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (seconds, micros) = (self.at_us / 1_000_000, self.at_us % 1_000_000);
-        let TraceLine { host, kind, text, .. } = self;
-        write!(f, "{seconds:>6}.{micros:06} {host:<12} {kind:<24} {text}")
-    }
-}
-
-/// What the world tells of a run.
+/// What is known of a run before it is judged.
 #[derive(Debug)]
 pub struct RunRecord {
     /// Hash of everything that happened.
@@ -65,6 +35,8 @@ pub struct RunRecord {
     pub recoveries: u64,
     /// Kinds of fault that really hit, and how often.
     pub fault_hits: BTreeMap<String, u64>,
+    /// Records that the producer could not hand over before the end.
+    pub unsent: u64,
     /// What a user of the topics can see.
     pub history: History,
 }
@@ -81,9 +53,6 @@ pub enum RunError {
     /// The run panicked: a broken invariant of the processor or of the world.
     #[error("the run panicked: {0}")]
     Panicked(String),
-    /// No thread could be started.
-    #[error("no thread for the run: {0}; use fewer --jobs")]
-    NoThread(std::io::Error),
 }
 
 /// A run, judged.
@@ -151,61 +120,138 @@ fn judged(order: &Order<'_>, record: RunRecord, verdicts: Verdicts) -> Played {
 }
 
 fn play_once(order: &Order<'_>, trace: bool) -> Result<RunRecord, RunError> {
+    let lines = order.input.map(Input::lines).transpose()?;
+    let failure = Failure::default();
     let playback = Playback {
         plan: order.plan.clone(),
-        input: order.input.map(Input::lines).transpose()?,
-        trace,
+        records: lines
+            .map(|lines| -> world::Records { Box::new(sendings(lines, failure.clone())) }),
+        keep_trace: trace,
     };
-    on_a_fresh_thread(move || in_the_world(playback))
+    let record = world::play(playback)?;
+    // A line that could not be read ended the input early: then this run says nothing.
+    match failure.lock().map_or(None, |mut failure| failure.take()) {
+        Some(e) => Err(e.into()),
+        None => Ok(recorded(record)),
+    }
 }
 
-/// Plays in the simulated world.
-fn in_the_world(playback: Playback) -> Result<RunRecord, RunError> {
-    let Playback { plan, input, trace } = playback;
-    drop((plan, input, trace));
-    Err(RunError::Plan("the world is not joined yet".to_owned()))
-}
+/// The first error of an input, while it is played.
+type Failure = Arc<Mutex<Option<InputError>>>;
 
-/// One seed is one fresh operating system thread: nothing that a run leaves in its thread can reach
-/// the next one. A panic of the run is its verdict.
-fn on_a_fresh_thread<T: Send>(
-    run: impl FnOnce() -> Result<T, RunError> + Send,
-) -> Result<T, RunError> {
-    std::thread::scope(|scope| {
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "the campaign is outside of the simulation"
-        )]
-        let thread = std::thread::Builder::new()
-            .name("run".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, run)
-            .map_err(RunError::NoThread)?;
-        match thread.join() {
-            Ok(result) => result,
-            Err(payload) => {
-                let text = payload
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| payload.downcast_ref::<&str>().copied());
-                match text {
-                    Some(text) => Err(RunError::Panicked(text.to_owned())),
-                    // Not a panic with a message: not ours to interpret.
-                    None => resume_unwind(payload),
-                }
+/// The lines as the world takes them; ends at the first that cannot be read.
+fn sendings(lines: Lines, failure: Failure) -> impl Iterator<Item = Sending> + Send {
+    lines.map_while(move |line| match line {
+        Ok(InputLine { at_ms, key, value }) => Some(Sending {
+            at_ms,
+            key,
+            value: Some(value),
+        }),
+        Err(e) => {
+            if let Ok(mut failure) = failure.lock() {
+                failure.get_or_insert(e);
             }
+            None
         }
     })
 }
 
+/// The world's record as the checkers and reports take it.
+fn recorded(record: world::RunRecord) -> RunRecord {
+    let (commits, recoveries) = (record.transactions(), record.recoveries());
+    let hits = record
+        .fault_hits
+        .into_iter()
+        .map(|(kind, hits)| (kind.to_owned(), hits));
+    let offsets = record.commits.into_iter().map(|commit| CommittedOffset {
+        partition: commit.partition,
+        offset: commit.offset,
+        metadata: commit.metadata,
+    });
+    RunRecord {
+        trace_hash: record.trace_hash,
+        trace: record.trace,
+        virtual_ms: record.virtual_ms,
+        input_records: record.input.len() as u64,
+        commits,
+        recoveries,
+        fault_hits: hits.collect(),
+        unsent: record.unsent,
+        history: History {
+            rules: rules(&record.config),
+            input_topic: record.config.kafka.input_topic.clone(),
+            input_partitions: record.input_partitions,
+            input: topic(record.input),
+            outputs: topic(record.outputs),
+            dead_letters: topic(record.dead_letters),
+            commits: offsets.collect(),
+            // A plan ends `settle_ms` after its last fault: that is the time that liveness grants.
+            settled: true,
+            refusals: record.refusals,
+        },
+    }
+}
+
+fn topic(records: Vec<world::TopicRecord>) -> Vec<TopicRecord> {
+    let as_seen = |record: world::TopicRecord| TopicRecord {
+        partition: record.partition,
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key,
+        value: record.value,
+        headers: record
+            .headers
+            .into_iter()
+            .map(|header| (header.name, header.value))
+            .collect(),
+    };
+    records.into_iter().map(as_seen).collect()
+}
+
+/// The rules as the operator configured them.
+fn rules(config: &ProcessorConfig) -> Rules {
+    let tickers = config.reference.tickers.iter().map(|ticker| {
+        (
+            ticker.ticker.clone(),
+            (ticker.company_name.clone(), ticker.sector.clone()),
+        )
+    });
+    let (windows, validation) = (&config.windows, &config.validation);
+    Rules {
+        tickers: tickers.collect(),
+        window_ms: WINDOW_MS,
+        max_out_of_orderness_ms: windows.max_out_of_orderness_ms,
+        allowed_lateness_ms: windows.allowed_lateness_ms,
+        idle_timeout_ms: i64::try_from(windows.idle_timeout_ms).unwrap_or(i64::MAX),
+        min_timestamp_ms: validation.min_timestamp_ms,
+        max_future_skew_ms: validation.max_future_skew_ms,
+        max_price: price(validation.max_price_units),
+        max_volume: validation.max_volume,
+        identity_is_content: validation.identity == Identity::Content,
+    }
+}
+
+/// A price in units of 1e-8 as a decimal text.
+fn price(units: i64) -> String {
+    format!("{}.{:08}", units / 100_000_000, units % 100_000_000)
+}
+
+impl From<PlayError> for RunError {
+    fn from(e: PlayError) -> RunError {
+        match e {
+            PlayError::Panicked(text) => RunError::Panicked(text),
+            PlayError::Plan(_) | PlayError::Config(_) => RunError::Plan(e.to_string()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{RunError, on_a_fresh_thread};
+    use super::price;
 
     #[test]
-    fn a_panic_of_a_run_is_an_error_of_that_run_alone() {
-        let result: Result<(), RunError> = on_a_fresh_thread(|| panic!("offset {} is gone", 7));
-        let text = result.expect_err("panicked").to_string();
-        assert!(text.contains("offset 7 is gone"), "{text}");
+    fn prices_are_exact_decimals() {
+        assert_eq!(price(100_000_000_000_000_000), "1000000000.00000000");
+        assert_eq!(price(1), "0.00000001");
     }
 }

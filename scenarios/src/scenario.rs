@@ -9,7 +9,9 @@ use sim::plan::{Fault, FaultKind, Machine, Plan, Scripted, Stream, Topology, Wor
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScenarioError {
     /// No file of that name.
-    #[error("there is no scenario `{name}`; use one of: {known}, or the path of a plan file (.toml)")]
+    #[error(
+        "there is no scenario `{name}`; use one of: {known}, or the path of a plan file (.toml)"
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -464,7 +466,10 @@ mod tests {
         let crashes: Vec<u64> = plan.faults.iter().map(|fault| fault.at_ms).collect();
         assert_eq!(crashes, [415_000, 430_000]);
         assert!(plan.faults.iter().all(|fault| fault.kind
-            == FaultKind::WorkerCrash { worker: 0, down_ms: 1_000 }));
+            == FaultKind::WorkerCrash {
+                worker: 0,
+                down_ms: 1_000
+            }));
     }
 
     #[test]
@@ -511,10 +516,16 @@ mod tests {
 
     #[test]
     fn a_wrong_file_names_what_is_wrong() {
-        let error = Scenario::parse("mine", "description = \"d\"\nsection = \"s\"\nfautls = []\n")
-            .expect_err("misspelt")
-            .to_string();
-        assert!(error.contains("mine") && error.contains("fautls"), "{error}");
+        let error = Scenario::parse(
+            "mine",
+            "description = \"d\"\nsection = \"s\"\nfautls = []\n",
+        )
+        .expect_err("misspelt")
+        .to_string();
+        assert!(
+            error.contains("mine") && error.contains("fautls"),
+            "{error}"
+        );
         let error = Scenario::parse("mine", "description = \"d\"\nsection = \"s\"\n")
             .expect_err("empty")
             .to_string();

@@ -8,10 +8,12 @@ use serde_json::Value;
 /// What of the expectations is missing; empty when all is as told.
 #[must_use]
 pub fn missing(expect: &[Expectation], record: &RunRecord) -> Vec<String> {
-    expect
+    let unsent = (record.unsent > 0)
+        .then(|| format!("the producer could not hand over {} records", record.unsent));
+    let expected = expect
         .iter()
-        .filter_map(|expectation| missing_one(expectation, record))
-        .collect()
+        .filter_map(|expectation| missing_one(expectation, record));
+    expected.chain(unsent).collect()
 }
 
 fn missing_one(expectation: &Expectation, record: &RunRecord) -> Option<String> {
@@ -23,37 +25,66 @@ fn missing_one(expectation: &Expectation, record: &RunRecord) -> Option<String> 
             let hits = record.fault_hits.get(name).copied().unwrap_or(0);
             bounds(&format!("hits of {name}"), hits, *at_least, None)
         }
-        Expectation::Corrections { name, window_start, at_least } => {
+        Expectation::Corrections {
+            name,
+            window_start,
+            at_least,
+        } => {
             let found = results(record)
-                .filter(|result| name.as_ref().is_none_or(|name| result["ticker"] == name.as_str()))
+                .filter(|result| {
+                    name.as_ref()
+                        .is_none_or(|name| result["ticker"] == name.as_str())
+                })
                 .filter(|result| window_start.is_none_or(|start| starts_at(result, start)))
-                .filter(|result| result["revision"].as_u64().is_some_and(|revision| revision > 0))
+                .filter(|result| {
+                    result["revision"]
+                        .as_u64()
+                        .is_some_and(|revision| revision > 0)
+                })
                 .count() as u64;
             let of = name.as_deref().unwrap_or("all tickers");
             bounds(&format!("corrections of {of}"), found, *at_least, None)
         }
-        Expectation::DeadLetters { name, at_least, at_most } => {
+        Expectation::DeadLetters {
+            name,
+            at_least,
+            at_most,
+        } => {
             let found = dead_letters(record)
                 .filter(|letter| {
-                    name.as_ref().is_none_or(|name| letter["error_type"] == name.as_str())
+                    name.as_ref()
+                        .is_none_or(|name| letter["error_type"] == name.as_str())
                 })
                 .count() as u64;
             let of = name.as_deref().unwrap_or("any type");
             bounds(&format!("dead letters of {of}"), found, *at_least, *at_most)
         }
-        Expectation::Window { name, window_start, count, open_price, close_price } => {
+        Expectation::Window {
+            name,
+            window_start,
+            count,
+            open_price,
+            close_price,
+        } => {
             let Some(last) = last_revision(record, name, *window_start) else {
                 return Some(format!("window {name} {window_start}: no result"));
             };
             let price_differs = |field: &str, expected: &Option<String>| {
                 let found = last[field].to_string();
                 let expected = expected.as_ref().filter(|expected| **expected != found)?;
-                Some(format!("window {name} {window_start}: {field} {found}, expected {expected}"))
+                Some(format!(
+                    "window {name} {window_start}: {field} {found}, expected {expected}"
+                ))
             };
             let found = last["count"].as_u64().unwrap_or(0);
-            bounds(&format!("events in window {name} {window_start}"), found, *count, Some(*count))
-                .or_else(|| price_differs("open_price", open_price))
-                .or_else(|| price_differs("close_price", close_price))
+            bounds(
+                &format!("events in window {name} {window_start}"),
+                found,
+                *count,
+                Some(*count),
+            )
+            .or_else(|| price_differs("open_price", open_price))
+            .or_else(|| price_differs("close_price", close_price))
         }
     }
 }
@@ -129,6 +160,7 @@ mod tests {
             input_records: 0,
             commits: 0,
             recoveries: 1,
+            unsent: 0,
             fault_hits: BTreeMap::from([("worker-crash".to_owned(), 2)]),
             history: History {
                 rules,
@@ -184,7 +216,11 @@ mod tests {
         };
         assert!(missing(&[letters("too_late", 1, Some(1))], &record).is_empty());
         assert_eq!(missing(&[letters("malformed", 1, None)], &record).len(), 1);
-        let none = Expectation::DeadLetters { name: None, at_least: 0, at_most: Some(0) };
+        let none = Expectation::DeadLetters {
+            name: None,
+            at_least: 0,
+            at_most: Some(0),
+        };
         assert_eq!(missing(&[none], &record).len(), 1);
     }
 

@@ -26,7 +26,10 @@ fn list_names_every_scenario() {
     }
     let json = tickproof(&["list", "--json"]);
     let listed: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
-    assert_eq!(listed.as_array().map(Vec::len), Some(scenarios::catalog::names().len()));
+    assert_eq!(
+        listed.as_array().map(Vec::len),
+        Some(scenarios::catalog::names().len())
+    );
 }
 
 #[test]
@@ -34,22 +37,43 @@ fn wrong_usage_ends_with_2_and_names_the_fix() {
     let cases: [(&[&str], &str); 7] = [
         (&["play", "strom"], "use one of: calm"),
         (&["play", "nowhere.toml"], "tickproof plan"),
-        (&["play", "calm", "--input", "/nowhere.jsonl"], "give the path of a readable file"),
-        (&["play", "calm", "--bars", "/nowhere.csv"], "give a CSV file"),
+        (
+            &["play", "calm", "--input", "/nowhere.jsonl"],
+            "give the path of a readable file",
+        ),
+        (
+            &["play", "calm", "--bars", "/nowhere.csv"],
+            "give a CSV file",
+        ),
         (&["prove", "--seeds", "5"], "for example 0..20"),
         (&["prove", "--scenario", "strom"], "use one of: calm"),
         (&["prove", "--jobs", "0"], "--jobs"),
     ];
     for (arguments, fix) in cases {
         let output = tickproof(arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", errors(&output));
-        assert!(errors(&output).contains(fix), "{arguments:?}: {}", errors(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            errors(&output)
+        );
+        assert!(
+            errors(&output).contains(fix),
+            "{arguments:?}: {}",
+            errors(&output)
+        );
     }
 }
 
 #[test]
 fn help_of_every_subcommand_shows_examples() {
-    for arguments in [&["--help"][..], &["list", "--help"], &["play", "--help"], &["prove", "--help"], &["plan", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["list", "--help"],
+        &["play", "--help"],
+        &["prove", "--help"],
+        &["plan", "--help"],
+    ] {
         let output = tickproof(arguments);
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output).contains("Examples:"), "{arguments:?}");
@@ -60,6 +84,12 @@ fn help_of_every_subcommand_shows_examples() {
 fn a_printed_plan_is_the_same_each_time() {
     let output = tickproof(&["plan", "storm", "--seed", "17"]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    assert_eq!(text(&output), text(&tickproof(&["plan", "storm", "--seed", "17"])));
-    assert_ne!(text(&output), text(&tickproof(&["plan", "storm", "--seed", "18"])));
+    assert_eq!(
+        text(&output),
+        text(&tickproof(&["plan", "storm", "--seed", "17"]))
+    );
+    assert_ne!(
+        text(&output),
+        text(&tickproof(&["plan", "storm", "--seed", "18"]))
+    );
 }

@@ -17,8 +17,14 @@ const ROOMS: [&str; 6] = [
 
 /// What is searched for, and what to use instead.
 const FORBIDDEN: [(&str, &str); 7] = [
-    ("Instant::now", "ask the Clock trait, or the time of the fabric"),
-    ("SystemTime::now", "ask the Clock trait, or the time of the fabric"),
+    (
+        "Instant::now",
+        "ask the Clock trait, or the time of the fabric",
+    ),
+    (
+        "SystemTime::now",
+        "ask the Clock trait, or the time of the fabric",
+    ),
     ("thread::spawn", "one run is one thread"),
     ("thread_rng", "draw by sim::draw"),
     ("rand::", "draw by sim::draw"),
@@ -58,7 +64,9 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
         }
     }
     if found > 0 {
-        bail!("{found} places where two runs may differ; replace them, or say why not by `{ALLOWED} REASON`");
+        bail!(
+            "{found} places where two runs may differ; replace them, or say why not by `{ALLOWED} REASON`"
+        );
     }
     Ok(())
 }
@@ -82,7 +90,8 @@ fn search(text: &str) -> Vec<Find> {
     let is_allowed = |index: usize| {
         let before = index.checked_sub(1).map_or("", |before| lines[before]);
         [lines[index], before].iter().any(|line| {
-            line.split_once(ALLOWED).is_some_and(|(_, reason)| !reason.trim().is_empty())
+            line.split_once(ALLOWED)
+                .is_some_and(|(_, reason)| !reason.trim().is_empty())
         })
     };
     let mut finds = Vec::new();
@@ -90,7 +99,11 @@ fn search(text: &str) -> Vec<Find> {
         let code = line.split("//").next().unwrap_or_default();
         let mut add = |what, instead| {
             if !is_allowed(index) {
-                finds.push(Find { line: index + 1, what, instead });
+                finds.push(Find {
+                    line: index + 1,
+                    what,
+                    instead,
+                });
             }
         };
         for (what, instead) in FORBIDDEN {
@@ -119,7 +132,9 @@ fn begins_biased(code: &str, following: &[&str]) -> bool {
     let words = std::iter::once(inside)
         .chain(following.iter().copied())
         .map(|line| line.trim_start_matches([' ', '\t', '{', '(']).trim());
-    let first = words.into_iter().find(|line| !line.is_empty() && !line.starts_with("//"));
+    let first = words
+        .into_iter()
+        .find(|line| !line.is_empty() && !line.starts_with("//"));
     first.is_some_and(|line| line.starts_with("biased"))
 }
 
@@ -147,7 +162,9 @@ mod tests {
 
     #[test]
     fn a_reason_allows_a_line_and_an_empty_one_does_not() {
-        assert!(lines("// determinism: only its length is read\nlet s = HashSet::new();").is_empty());
+        assert!(
+            lines("// determinism: only its length is read\nlet s = HashSet::new();").is_empty()
+        );
         assert!(lines("let s = HashSet::new(); // determinism: never iterated").is_empty());
         assert_eq!(lines("// determinism:\nlet s = HashSet::new();"), [2]);
     }

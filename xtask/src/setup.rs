@@ -12,8 +12,14 @@ struct Component {
 }
 
 const COMPONENTS: [Component; 2] = [
-    Component { probe: &["fmt", "--version"], name: "rustfmt" },
-    Component { probe: &["clippy", "--version"], name: "clippy" },
+    Component {
+        probe: &["fmt", "--version"],
+        name: "rustfmt",
+    },
+    Component {
+        probe: &["clippy", "--version"],
+        name: "clippy",
+    },
 ];
 
 /// Sees to it that everything is there that `cargo xtask test` needs.
@@ -43,7 +49,10 @@ fn linker() -> anyhow::Result<()> {
         install("apt-get", &["update"])?;
         return install("apt-get", &PACKAGES);
     }
-    bail!("no C compiler (`cc`) to link with; on Debian: sudo apt-get {}", PACKAGES.join(" "));
+    bail!(
+        "no C compiler (`cc`) to link with; on Debian: sudo apt-get {}",
+        PACKAGES.join(" ")
+    );
 }
 
 fn is_root() -> bool {
@@ -66,7 +75,9 @@ fn install(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let status = Command::new(program)
         .args(arguments)
         .status()
-        .with_context(|| format!("cannot run `{shown}`; run it by hand, then again: cargo xtask test"))?;
+        .with_context(|| {
+            format!("cannot run `{shown}`; run it by hand, then again: cargo xtask test")
+        })?;
     if !status.success() {
         bail!("`{shown}` failed; run it by hand, then again: cargo xtask test");
     }

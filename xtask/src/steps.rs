@@ -19,40 +19,75 @@ struct Step {
     run: fn(&Path) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
-    Step { name: "tools", run: |_| setup::prepare().map(|()| Outcome::Passed) },
-    Step { name: "format", run: |root| cargo(root, &["fmt", "--all", "--check"]) },
-    Step { name: "determinism", run: |root| determinism::check(root).map(|()| Outcome::Passed) },
+const STEPS: [Step; 9] = [
+    Step {
+        name: "tools",
+        run: |_| setup::prepare().map(|()| Outcome::Passed),
+    },
+    Step {
+        name: "format",
+        run: |root| cargo(root, &["fmt", "--all", "--check"]),
+    },
+    Step {
+        name: "determinism",
+        run: |root| determinism::check(root).map(|()| Outcome::Passed),
+    },
     Step {
         name: "clippy",
-        run: |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+        run: |root| {
+            cargo(
+                root,
+                &[
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            )
+        },
     },
     Step {
         name: "dependency rules",
         run: |root| cargo(root, &["deny", "check", "bans", "licenses", "sources"]),
     },
-    Step { name: "advisories", run: advisories },
-    Step { name: "tests", run: |root| cargo(root, &["test", "--workspace", "--locked"]) },
     Step {
-        name: "doc tests",
-        run: |root| cargo(root, &["test", "--workspace", "--doc", "--locked"]),
+        name: "advisories",
+        run: advisories,
     },
-    Step { name: "main job", run: |root| cargo(root, &["run", "--release", "--locked"]) },
-    Step { name: "docs", run: docs },
+    Step {
+        name: "tests",
+        run: |root| cargo(root, &["test", "--workspace", "--locked"]),
+    },
+    Step {
+        name: "main job",
+        run: |root| cargo(root, &["run", "--release", "--locked"]),
+    },
+    Step {
+        name: "docs",
+        run: docs,
+    },
 ];
 
 /// Runs all steps; ends at the first that fails.
 ///
 /// # Errors
 /// When a step failed, with its name.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tells people how long a step took, and guards the compiler flags; nothing here is simulated"
+)]
 pub fn test(root: &Path) -> anyhow::Result<()> {
     if std::env::var_os("RUSTFLAGS").is_some() {
-        bail!("the variable RUSTFLAGS is set and replaces the flags in .cargo/config.toml; unset it");
+        bail!(
+            "the variable RUSTFLAGS is set and replaces the flags in .cargo/config.toml; unset it"
+        );
     }
     let mut summary = Vec::new();
     for step in &STEPS {
         println!("== {}", step.name);
-        #[allow(clippy::disallowed_methods, reason = "the time that a step takes is shown to people")]
         let start = Instant::now();
         let outcome = (step.run)(root);
         let line = summary_line(step.name, start.elapsed(), outcome.as_ref().ok());
@@ -82,9 +117,10 @@ fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<Outcome> {
 
 fn docs(root: &Path) -> anyhow::Result<Outcome> {
     let mut command = Command::new("cargo");
-    command.args(["doc", "--workspace", "--no-deps", "--locked"]).current_dir(root);
-    // Replaces no flag of .cargo/config.toml: those that rustdoc needs come from `build.rustflags`'
-    // twin there, and `--cfg madsim` is repeated here.
+    command
+        .args(["doc", "--workspace", "--no-deps", "--locked"])
+        .current_dir(root);
+    // The variable replaces the rustdocflags of .cargo/config.toml, so their cfg stands here too.
     run(command.env("RUSTDOCFLAGS", "-D warnings --cfg madsim"))?;
     Ok(Outcome::Passed)
 }
@@ -106,9 +142,13 @@ fn advisories(root: &Path) -> anyhow::Result<Outcome> {
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let shown: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let shown: Vec<String> = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     let shown = shown.join(" ");
-    let status = command.status().with_context(|| format!("cannot run `{shown}`"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` ended with {status}");
     }

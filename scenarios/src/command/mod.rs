@@ -32,14 +32,18 @@ const SEEDS_DEFAULT: Range<u64> = 0..20;
 ///
 /// Without a subcommand every scenario is proved with seeds 0..20, each played twice.
 #[derive(Debug, Parser)]
-#[command(name = "tickproof", version, after_help = "Examples:
+#[command(
+    name = "tickproof",
+    version,
+    after_help = "Examples:
   tickproof                            prove everything
   tickproof prove --scenario storm --seeds 0..2000
   tickproof play storm --seed 17       play one seed again
   tickproof play calm --input trades.jsonl.gz --bars bars.csv
   tickproof list                       all scenarios
 
-Exit status: 0 all properties hold, 1 one failed, 2 wrong usage or input.")]
+Exit status: 0 all properties hold, 1 one failed, 2 wrong usage or input."
+)]
 pub struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
@@ -179,7 +183,10 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
         print_json(&listed.collect::<Vec<_>>())?;
     } else {
         let rows: Vec<Vec<String>> = listed.map(|one| vec![one.name, one.description]).collect();
-        print(&draw(&[("scenario", Align::Left), ("what happens", Align::Left)], &rows))?;
+        print(&draw(
+            &[("scenario", Align::Left), ("what happens", Align::Left)],
+            &rows,
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -57,7 +57,10 @@ pub(super) fn play(arguments: &PlayArguments, json: bool) -> anyhow::Result<Exit
     let played = match runner::play(&order) {
         Ok(played) => played,
         Err(RunError::Panicked(message)) => {
-            eprintln!("the run panicked: {message}\nplay it again: {}", order.replay);
+            eprintln!(
+                "the run panicked: {message}\nplay it again: {}",
+                order.replay
+            );
             return Ok(ExitCode::from(EXIT_FAILED));
         }
         Err(e) => return Err(e.into()),
@@ -103,7 +106,10 @@ fn lay_over(prepared: &mut Prepared, summary: Summary) {
     if prepared.is_storm {
         plan.faults = generator::storm_faults(plan.seed, plan.active_ms, &plan.topology);
     }
-    let ends = plan.faults.iter().map(|fault| fault.at_ms + length_ms(&fault.kind));
+    let ends = plan
+        .faults
+        .iter()
+        .map(|fault| fault.at_ms + length_ms(&fault.kind));
     plan.active_ms = ends.max().unwrap_or(0).max(plan.active_ms);
     if let Some(Value::Table(commit)) = plan.processor.get_mut("commit")
         && let Some(Value::Integer(interval_ms)) = commit.get_mut("interval_ms")
@@ -214,13 +220,20 @@ mod tests {
     #[test]
     fn a_storm_rages_over_the_whole_input() {
         let prepared = over_a_day("storm");
-        let late = prepared.plan.faults.iter().filter(|fault| fault.at_ms > DAY.last_ms / 2);
+        let late = prepared
+            .plan
+            .faults
+            .iter()
+            .filter(|fault| fault.at_ms > DAY.last_ms / 2);
         assert!(late.count() >= 5);
     }
 
     #[test]
     fn paths_survive_the_shell() {
-        assert_eq!(quoted(Path::new("../data/a-1.jsonl.gz")), "../data/a-1.jsonl.gz");
+        assert_eq!(
+            quoted(Path::new("../data/a-1.jsonl.gz")),
+            "../data/a-1.jsonl.gz"
+        );
         assert_eq!(quoted(Path::new("my file's")), "'my file'\\''s'");
     }
 }

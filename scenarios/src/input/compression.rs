@@ -19,9 +19,15 @@ pub(super) fn decoded(file: File) -> io::Result<Decoded> {
     let mut raw = BufReader::with_capacity(BUFFER_BYTES, file);
     let head = raw.fill_buf()?;
     Ok(if head.starts_with(&GZIP_MAGIC) {
-        Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw)))
+        Box::new(BufReader::with_capacity(
+            BUFFER_BYTES,
+            MultiGzDecoder::new(raw),
+        ))
     } else if head.starts_with(&ZSTD_MAGIC) || is_skippable(head) {
-        Box::new(BufReader::with_capacity(BUFFER_BYTES, ZstdFrames::Between(raw)))
+        Box::new(BufReader::with_capacity(
+            BUFFER_BYTES,
+            ZstdFrames::Between(raw),
+        ))
     } else {
         Box::new(raw)
     })
@@ -67,11 +73,16 @@ fn next_frame<R: BufRead>(mut source: R) -> io::Result<Option<StreamingDecoder<R
             return Ok(None);
         }
         if !is_skippable(head) {
-            return StreamingDecoder::new(source).map(Some).map_err(io::Error::other);
+            return StreamingDecoder::new(source)
+                .map(Some)
+                .map_err(io::Error::other);
         }
         let mut header = [0_u8; 8];
         source.read_exact(&mut header)?;
         let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-        io::copy(&mut source.by_ref().take(u64::from(length)), &mut io::sink())?;
+        io::copy(
+            &mut source.by_ref().take(u64::from(length)),
+            &mut io::sink(),
+        )?;
     }
 }

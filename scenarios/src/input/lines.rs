@@ -74,13 +74,20 @@ impl Lines {
         while !self.failed {
             let mut line = Vec::new();
             let limit = LINE_BYTES_MAX as u64 + 2;
-            let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut line);
+            let read = self
+                .reader
+                .by_ref()
+                .take(limit)
+                .read_until(b'\n', &mut line);
             match read {
                 Ok(0) => return None,
                 Ok(_) => self.number += 1,
                 Err(source) => return Some(Err(self.damaged(source))),
             }
-            while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            while line
+                .last()
+                .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+            {
                 line.pop();
             }
             if line.len() > LINE_BYTES_MAX {
@@ -135,7 +142,10 @@ impl Lines {
         };
         let Some(unix_ms) = seconds_to_ms(timestamp.get()) else {
             let shown: String = timestamp.get().chars().take(40).collect();
-            return Err(self.wrong(format!("the timestamp {shown} is no time in Unix seconds"), FIX));
+            return Err(self.wrong(
+                format!("the timestamp {shown} is no time in Unix seconds"),
+                FIX,
+            ));
         };
         let ticker = place.ticker.map_or("null", RawValue::get);
         let key: Option<String> = serde_json::from_str(ticker).ok();

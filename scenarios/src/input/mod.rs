@@ -41,7 +41,9 @@ pub struct InputLine {
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// It cannot be opened or read.
-    #[error("input {name}: {source}; give the path of a readable file of JSON lines (plain, gzip or zstd), or - for standard input")]
+    #[error(
+        "input {name}: {source}; give the path of a readable file of JSON lines (plain, gzip or zstd), or - for standard input"
+    )]
     Unreadable {
         /// The file.
         name: String,
@@ -49,7 +51,9 @@ pub enum InputError {
         source: io::Error,
     },
     /// It ends, or is damaged, in the middle.
-    #[error("input {name}: cannot read on after line {line}: {source}; the file is damaged or cut off, fetch it again")]
+    #[error(
+        "input {name}: cannot read on after line {line}: {source}; the file is damaged or cut off, fetch it again"
+    )]
     Damaged {
         /// The file.
         name: String,
@@ -164,7 +168,11 @@ impl Input {
             }
         };
         let reader = compression::decoded(file).map_err(unreadable)?;
-        Ok(Lines::new(self.name.clone(), reader, self.summary.start_unix_ms))
+        Ok(Lines::new(
+            self.name.clone(),
+            reader,
+            self.summary.start_unix_ms,
+        ))
     }
 
     fn look_through(&self) -> Result<Summary, InputError> {
@@ -196,14 +204,24 @@ impl Input {
         }
         first_unix_ms
             .map(|unix_ms| unix_ms - LEAD_MS)
-            .ok_or_else(|| InputError::Empty { name: self.name.clone() })
+            .ok_or_else(|| InputError::Empty {
+                name: self.name.clone(),
+            })
     }
 }
 
 /// Copies standard input to a temporary file without a name.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "only the file's passing name depends on the process"
+)]
 fn spool() -> io::Result<File> {
     let path = std::env::temp_dir().join(format!("tickproof-input-{}", std::process::id()));
-    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     std::fs::remove_file(&path)?;
     io::copy(&mut io::stdin().lock(), &mut file)?;
     file.flush()?;

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 struct Temporary(PathBuf);
 
 impl Temporary {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests in several processes must not share files"
+    )]
     fn new(name: &str, content: &[u8]) -> Temporary {
         let file = format!("tickproof-test-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(file);
@@ -26,7 +30,11 @@ fn event(ticker: &str, timestamp: &str) -> String {
 }
 
 fn all(input: &Input) -> Vec<InputLine> {
-    input.lines().expect("opens").map(|line| line.expect("good")).collect()
+    input
+        .lines()
+        .expect("opens")
+        .map(|line| line.expect("good"))
+        .collect()
 }
 
 fn open(name: &str, content: &[u8]) -> Result<Input, InputError> {
@@ -76,7 +84,11 @@ fn a_poison_timestamp_moves_no_clock() {
 
 #[test]
 fn gzip_and_zstd_are_seen_by_their_content() {
-    let text = format!("{}\n{}\n", event("A", "1381132800"), event("B", "1381132801"));
+    let text = format!(
+        "{}\n{}\n",
+        event("A", "1381132800"),
+        event("B", "1381132801")
+    );
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(text.as_bytes()).expect("memory");
     let gzip = gzip.finish().expect("memory");
@@ -88,7 +100,9 @@ fn gzip_and_zstd_are_seen_by_their_content() {
     zstd.extend_from_slice(&ruzstd::encoding::compress_to_vec(text.as_bytes(), level));
     assert_eq!(open("gzip", &gzip).expect("gzip").summary().lines, 2);
     assert_eq!(open("zstd", &zstd).expect("zstd").summary().lines, 6);
-    let cut = open("cut", &gzip[..gzip.len() - 12]).expect_err("cut off").to_string();
+    let cut = open("cut", &gzip[..gzip.len() - 12])
+        .expect_err("cut off")
+        .to_string();
     assert!(cut.contains("damaged or cut off"), "{cut}");
 }
 
@@ -101,22 +115,34 @@ fn a_wrong_line_is_named_with_its_number_and_a_fix() {
         ("long", long.into_bytes(), "longer than"),
         ("json", b"ticker,price".to_vec(), "no JSON object"),
         ("absent", b"{\"ticker\":\"A\"}".to_vec(), "no timestamp"),
-        ("word", b"{\"timestamp\":\"today\"}".to_vec(), "no time in Unix seconds"),
+        (
+            "word",
+            b"{\"timestamp\":\"today\"}".to_vec(),
+            "no time in Unix seconds",
+        ),
     ];
     for (name, line, expected) in cases {
         let mut content = format!("{good}\n").into_bytes();
         content.extend_from_slice(&line);
         content.extend_from_slice(format!("\n{good}\n").as_bytes());
         let error = open(name, &content).expect_err(name).to_string();
-        assert!(error.contains("line 2") && error.contains(expected), "{error}");
+        assert!(
+            error.contains("line 2") && error.contains(expected),
+            "{error}"
+        );
         assert!(error.contains(name), "{error}");
     }
 }
 
 #[test]
 fn what_is_not_there_or_empty_is_an_error_with_a_fix() {
-    let error = Input::open(Path::new("/nowhere/at/all.jsonl")).expect_err("absent").to_string();
-    assert!(error.contains("/nowhere/at/all.jsonl") && error.contains("give the path"), "{error}");
+    let error = Input::open(Path::new("/nowhere/at/all.jsonl"))
+        .expect_err("absent")
+        .to_string();
+    assert!(
+        error.contains("/nowhere/at/all.jsonl") && error.contains("give the path"),
+        "{error}"
+    );
     let error = open("empty", b"\n\n").expect_err("empty").to_string();
     assert!(error.contains("has no lines"), "{error}");
 }
