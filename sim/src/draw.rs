@@ -113,6 +113,6 @@ mod tests {
     #[test]
     fn the_answers_never_change() {
         // Plans that were written down must play the same for ever.
-        assert_eq!(draw(0, "", "", 0), draw(0, "", "", 0));
+        assert_eq!(draw(0, "", "", 0), 15_034_821_391_391_295_848);
     }
 }
