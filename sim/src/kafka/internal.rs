@@ -192,6 +192,17 @@ pub enum ReplicaFetchResult {
     NotLeader,
 }
 
+/// What became of a leader's wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IsrResult {
+    /// Done; the new partition epoch.
+    Done(i32),
+    /// The leader's knowledge is old; newer metadata is on its way.
+    Stale,
+    /// A new member is fenced or was restarted: the wish is void.
+    Ineligible,
+}
+
 /// Requests among brokers and the controller.
 #[derive(Debug, Clone)]
 pub enum InternalRequest {
@@ -309,10 +320,10 @@ pub enum InternalResponse {
         /// The broker is fenced.
         fenced: bool,
     },
-    /// Per slot: the new partition epoch, or `None`: refused, wait for metadata.
+    /// Per slot.
     AlterPartition {
         /// Results.
-        results: Vec<(usize, Option<i32>)>,
+        results: Vec<(usize, IsrResult)>,
     },
     /// Applied.
     UpdateMetadata {

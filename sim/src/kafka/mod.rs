@@ -3,10 +3,28 @@
 //! Comes in: [`protocol::Message`]s from clients and from other nodes. Goes out: the same.
 //! Never here: madsim, tasks, futures, randomness, knowledge of the processor's records.
 
+pub mod broker;
+mod client_requests;
+pub mod controller;
+mod coordinator;
+mod group;
+mod group_membership;
 pub mod internal;
 pub mod layout;
 pub mod log;
+mod markers;
+mod offsets;
+mod producer_state;
 pub mod protocol;
+mod replica;
+mod replication;
+
+
+mod transactions;
+pub mod view;
+
+pub use broker::Broker;
+pub use controller::Controller;
 
 use crate::fabric::actor::Address;
 use protocol::BrokerId;

@@ -442,3 +442,87 @@ pub struct JoinError {
     /// The id to use, with MEMBER_ID_REQUIRED.
     pub member_id: Option<Arc<str>>,
 }
+
+impl Message {
+    /// A number that differs between messages that differ in kind or correlation: for the trace hash.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        match self {
+            Message::Request {
+                correlation,
+                request,
+            } => (correlation << 8) | request.number(),
+            Message::Response {
+                correlation,
+                response,
+            } => (correlation << 8) | 0x80 | response.number(),
+        }
+    }
+
+    /// One line for a person, shortened.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        const LENGTH_MAX: usize = 300;
+        let mut text = match self {
+            Message::Request {
+                correlation,
+                request,
+            } => format!("#{correlation} {request:?}"),
+            Message::Response {
+                correlation,
+                response,
+            } => format!("#{correlation} -> {response:?}"),
+        };
+        if let Some((end, _)) = text.char_indices().nth(LENGTH_MAX) {
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    }
+}
+
+impl Request {
+    fn number(&self) -> u64 {
+        match self {
+            Request::Metadata => 0,
+            Request::FindCoordinator { .. } => 1,
+            Request::InitProducerId { .. } => 2,
+            Request::AddPartitionsToTxn { .. } => 3,
+            Request::AddOffsetsToTxn { .. } => 4,
+            Request::TxnOffsetCommit { .. } => 5,
+            Request::EndTxn { .. } => 6,
+            Request::Produce { .. } => 7,
+            Request::Fetch { .. } => 8,
+            Request::ListOffsets { .. } => 9,
+            Request::OffsetFetch { .. } => 10,
+            Request::JoinGroup { .. } => 11,
+            Request::SyncGroup { .. } => 12,
+            Request::Heartbeat { .. } => 13,
+            Request::LeaveGroup { .. } => 14,
+            Request::Internal(_) => 15,
+        }
+    }
+}
+
+impl Response {
+    fn number(&self) -> u64 {
+        match self {
+            Response::Metadata { .. } => 0,
+            Response::FindCoordinator(_) => 1,
+            Response::InitProducerId(_) => 2,
+            Response::AddPartitionsToTxn(_) => 3,
+            Response::AddOffsetsToTxn(_) => 4,
+            Response::TxnOffsetCommit(_) => 5,
+            Response::EndTxn(_) => 6,
+            Response::Produce(_) => 7,
+            Response::Fetch(_) => 8,
+            Response::ListOffsets(_) => 9,
+            Response::OffsetFetch(_) => 10,
+            Response::JoinGroup(_) => 11,
+            Response::SyncGroup(_) => 12,
+            Response::Heartbeat(_) => 13,
+            Response::LeaveGroup(_) => 14,
+            Response::Internal(_) => 15,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The group coordinator on a broker: its requests, what it stores, what it reads back after a
+//! failover. The rebalance itself is in [`super::group_membership`].
+
+use super::broker::Broker;
+use super::coordinator::{Asker, Then, Unverified, coordinator_error};
+use super::group_membership::{Group, Outcome, Store};
+use super::internal::InternalRecord;
+use super::offsets::OffsetsState;
+use super::protocol::{
+    Batch, ErrorCode, JoinError, OFFSETS_TOPIC, Offset, OffsetCommit, PartitionId, Payload,
+    ProducerStamp, Request, Response, TopicPartition,
+};
+use crate::fabric::actor::{Effects, Micros};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// offset.metadata.max.bytes
+const METADATA_MAX: usize = 4_096;
+/// offsets.commit.timeout.ms
+const APPEND_TIMEOUT_MS: u64 = 5_000;
+
+/// Everything that one partition of `__consumer_offsets` coordinates.
+#[derive(Debug)]
+pub(super) struct GroupShard {
+    /// Still reading its log until then.
+    loaded_at: Option<Micros>,
+    /// The log has been read up to here.
+    applied: Offset,
+    offsets: OffsetsState,
+    groups: BTreeMap<Arc<str>, Group>,
+}
+
+impl GroupShard {
+    pub(super) fn loading(loaded_at: Micros) -> GroupShard {
+        GroupShard {
+            loaded_at: Some(loaded_at),
+            applied: Offset(0),
+            offsets: OffsetsState::default(),
+            groups: BTreeMap::new(),
+        }
+    }
+}
+
+/// Body of a TxnOffsetCommit, as far as the group is concerned.
+struct TxnOffsets {
+    group: Arc<str>,
+    stamp: ProducerStamp,
+    generation: i32,
+    member_id: Arc<str>,
+    offsets: Vec<OffsetCommit>,
+}
+
+impl Broker {
+    /// A request to the group coordinator.
+    pub(super) fn group_request(
+        &mut self,
+        asker: Asker,
+        request: Request,
+        now: Micros,
+        fx: &mut Effects,
+    ) {
+        match request {
+            Request::TxnOffsetCommit {
+                group,
+                producer_id,
+                producer_epoch,
+                generation,
+                member_id,
+                offsets,
+                ..
+            } => {
+                let commit = TxnOffsets {
+                    group,
+                    stamp: ProducerStamp {
+                        id: producer_id,
+                        epoch: producer_epoch,
+                        base_sequence: -1,
+                        transactional: true,
+                    },
+                    generation,
+                    member_id,
+                    offsets,
+                };
+                if let Err(error) = self.commit_offsets(asker, commit, now, fx) {
+                    let error = coordinator_error(error);
+                    self.respond(asker, Response::TxnOffsetCommit(Err(error)), fx);
+                }
+            }
+            Request::OffsetFetch {
+                group,
+                require_stable,
+                partitions,
+            } => {
+                let result = self.fetch_offsets(&group, require_stable, &partitions);
+                self.respond(asker, Response::OffsetFetch(result), fx);
+            }
+            Request::JoinGroup { .. }
+            | Request::SyncGroup { .. }
+            | Request::Heartbeat { .. }
+            | Request::LeaveGroup { .. } => self.membership_request(asker, request, now, fx),
+            _ => {}
+        }
+    }
+
+    /// The shard of a group, if this broker coordinates it now.
+    fn group_shard(&mut self, group: &str) -> Result<(PartitionId, &mut GroupShard), ErrorCode> {
+        let partition = self.layout.group_partition(group).partition;
+        match self.groups.get_mut(&partition) {
+            None => Err(ErrorCode::NotCoordinator),
+            Some(shard) if shard.loaded_at.is_some() => Err(ErrorCode::CoordinatorLoadInProgress),
+            Some(shard) => Ok((partition, shard)),
+        }
+    }
+
+    fn commit_offsets(
+        &mut self,
+        asker: Asker,
+        commit: TxnOffsets,
+        now: Micros,
+        fx: &mut Effects,
+    ) -> Result<(), ErrorCode> {
+        let (partition, shard) = self.group_shard(&commit.group)?;
+        match shard.groups.get(&commit.group) {
+            Some(group) => group.validate_commit(commit.generation, &commit.member_id)?,
+            // Unknown groups commit like empty ones.
+            None if commit.generation < 0 => {}
+            None => return Err(ErrorCode::IllegalGeneration),
+        }
+        let too_long = |offset: &OffsetCommit| offset.metadata.len() > METADATA_MAX;
+        if commit.offsets.iter().any(too_long) {
+            return Err(ErrorCode::OffsetMetadataTooLarge);
+        }
+        let batch = Batch {
+            base_offset: Offset(0),
+            leader_epoch: 0,
+            producer: Some(commit.stamp),
+            payload: Payload::Internal(InternalRecord::Offsets {
+                group: commit.group,
+                offsets: commit.offsets,
+            }),
+        };
+        let tp = TopicPartition {
+            topic: OFFSETS_TOPIC,
+            partition,
+        };
+        self.verify_or_append(tp, Unverified::Offsets { asker }, batch, now, fx)
+    }
+
+    /// Appends offsets whose transaction is confirmed.
+    pub(super) fn append_offsets(
+        &mut self,
+        slot: usize,
+        asker: Asker,
+        batch: Batch,
+        now: Micros,
+    ) -> Result<(), ErrorCode> {
+        let tp = self.layout.partition(slot);
+        let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
+        self.append(tp, batch, deadline, Then::Offsets { asker })
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn fetch_offsets(
+        &mut self,
+        group: &str,
+        require_stable: bool,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<(TopicPartition, Option<(Offset, Arc<str>)>)>, ErrorCode> {
+        let (_, shard) = self.group_shard(group)?;
+        let offsets = &shard.offsets;
+        if require_stable && partitions.iter().any(|tp| offsets.is_pending(group, *tp)) {
+            return Err(ErrorCode::UnstableOffsetCommit);
+        }
+        Ok(partitions
+            .iter()
+            .map(|tp| (*tp, offsets.committed(group, *tp)))
+            .collect())
+    }
+
+    /// The high watermark of a partition moved: offsets below it count now.
+    pub(super) fn apply_offsets(&mut self, slot: usize) {
+        let tp = self.layout.partition(slot);
+        if tp.topic != OFFSETS_TOPIC {
+            return;
+        }
+        let (Some(shard), Some(replica)) =
+            (self.groups.get_mut(&tp.partition), self.replicas[slot].as_ref())
+        else {
+            return;
+        };
+        if shard.loaded_at.is_some() || replica.high_watermark <= shard.applied {
+            return;
+        }
+        for batch in replica.log.range(shard.applied, replica.high_watermark) {
+            shard.offsets.apply(batch, |_, _| {});
+        }
+        shard.applied = replica.high_watermark;
+    }
+
+    /// Reads groups and offsets from the logs of partitions newly led, to their very ends.
+    pub(super) fn load_groups(&mut self, now: Micros) {
+        for (partition, shard) in &mut self.groups {
+            let Some(loaded_at) = shard.loaded_at else {
+                continue;
+            };
+            if loaded_at > now {
+                self.load_at = self.load_at.min(loaded_at);
+                continue;
+            }
+            shard.loaded_at = None;
+            let tp = TopicPartition {
+                topic: OFFSETS_TOPIC,
+                partition: *partition,
+            };
+            let slot = self.layout.slot(tp).expect("the shard has a partition");
+            let replica = self.replicas[slot].as_ref().expect("this broker leads it");
+            for batch in replica.log.batches() {
+                shard.offsets.apply(batch, |_, _| {});
+                if let Payload::Internal(record @ InternalRecord::Group { group, .. }) = &batch.payload {
+                    let loaded = Group::load(record, now);
+                    shard.groups.insert(Arc::clone(group), loaded);
+                }
+            }
+            shard.applied = replica.log.end();
+            for group in shard.groups.values() {
+                self.groups_at = self.groups_at.min(group.next_deadline());
+            }
+        }
+    }
+
+    /// This broker coordinates a partition no longer: whoever waits must look elsewhere.
+    pub(super) fn drop_groups(&mut self, partition: PartitionId, fx: &mut Effects) {
+        if let Some(mut shard) = self.groups.remove(&partition) {
+            let mut outcome = Outcome::default();
+            for group in shard.groups.values_mut() {
+                group.dismiss(ErrorCode::NotCoordinator, &mut outcome);
+            }
+            for (asker, response) in outcome.replies {
+                self.respond(asker, response, fx);
+            }
+        }
+    }
+
+    fn membership_request(
+        &mut self,
+        asker: Asker,
+        request: Request,
+        now: Micros,
+        fx: &mut Effects,
+    ) {
+        let name = match &request {
+            Request::JoinGroup { group, .. }
+            | Request::SyncGroup { group, .. }
+            | Request::Heartbeat { group, .. }
+            | Request::LeaveGroup { group, .. } => Arc::clone(group),
+            _ => return,
+        };
+        self.member_ids += 1;
+        let new_member: Arc<str> =
+            format!("{name}-{}-{}-{}", self.id.0, self.incarnation, self.member_ids).into();
+        let delay_ms = self.config.group_initial_rebalance_delay_ms;
+        let (partition, shard) = match self.group_shard(&name) {
+            Ok(found) => found,
+            Err(error) => {
+                self.respond(asker, refusal(&request, error), fx);
+                return;
+            }
+        };
+        let joins_first = matches!(&request, Request::JoinGroup { member_id, .. } if member_id.is_empty());
+        let group = match shard.groups.get_mut(&name) {
+            Some(group) => group,
+            None if joins_first => {
+                shard.groups.entry(Arc::clone(&name)).or_insert_with(|| Group::new(&name))
+            }
+            None => {
+                let response = refusal(&request, ErrorCode::UnknownMemberId);
+                self.respond(asker, response, fx);
+                return;
+            }
+        };
+        let mut outcome = Outcome::default();
+        match group.request(asker, &request, &new_member, delay_ms, now, &mut outcome) {
+            Ok(()) => {}
+            Err(error) => outcome.replies.push((asker, refusal(&request, error))),
+        }
+        self.carry_out(partition, &name, outcome, now, fx);
+    }
+
+    /// Does what a group decided.
+    fn carry_out(
+        &mut self,
+        partition: PartitionId,
+        name: &Arc<str>,
+        outcome: Outcome,
+        now: Micros,
+        fx: &mut Effects,
+    ) {
+        let group = self.groups.get(&partition).and_then(|shard| shard.groups.get(name));
+        if let Some(group) = group {
+            self.groups_at = self.groups_at.min(group.next_deadline());
+        }
+        for (asker, response) in outcome.replies {
+            self.respond(asker, response, fx);
+        }
+        for (kind, text) in outcome.notes {
+            fx.note(kind, text);
+        }
+        let Some(Store { record, generation }) = outcome.store else {
+            return;
+        };
+        let batch = Batch {
+            base_offset: Offset(0),
+            leader_epoch: 0,
+            producer: None,
+            payload: Payload::Internal(record),
+        };
+        let tp = TopicPartition {
+            topic: OFFSETS_TOPIC,
+            partition,
+        };
+        let then = match generation {
+            None => Then::Nothing,
+            Some(generation) => Then::GroupStored {
+                partition,
+                group: Arc::clone(name),
+                generation,
+            },
+        };
+        let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
+        if let Err(error) = self.append(tp, batch, deadline, then)
+            && let Some(generation) = generation
+        {
+            self.assignment_stored(partition, name, generation, Err(error), now, fx);
+        }
+    }
+
+    /// A group's assignment is in the log, or could not be stored.
+    pub(super) fn assignment_stored(
+        &mut self,
+        partition: PartitionId,
+        name: &Arc<str>,
+        generation: i32,
+        result: Result<(), ErrorCode>,
+        now: Micros,
+        fx: &mut Effects,
+    ) {
+        let shard = self.groups.get_mut(&partition);
+        let Some(group) = shard.and_then(|shard| shard.groups.get_mut(name)) else {
+            return;
+        };
+        let mut outcome = Outcome::default();
+        group.stored(generation, result.map_err(coordinator_error), now, &mut outcome);
+        self.carry_out(partition, name, outcome, now, fx);
+    }
+
+    /// Expires members, ends rebalances.
+    pub(super) fn wake_groups(&mut self, now: Micros, fx: &mut Effects) {
+        self.groups_at = Micros::MAX;
+        let mut due = Vec::new();
+        for (partition, shard) in &self.groups {
+            for (name, group) in &shard.groups {
+                let at = group.next_deadline();
+                if at <= now {
+                    due.push((*partition, Arc::clone(name)));
+                } else {
+                    self.groups_at = self.groups_at.min(at);
+                }
+            }
+        }
+        for (partition, name) in due {
+            let shard = self.groups.get_mut(&partition);
+            if let Some(group) = shard.and_then(|shard| shard.groups.get_mut(&name)) {
+                let mut outcome = Outcome::default();
+                group.wake(now, &mut outcome);
+                self.carry_out(partition, &name, outcome, now, fx);
+            }
+        }
+    }
+}
+
+/// The response of a request that failed.
+fn refusal(request: &Request, error: ErrorCode) -> Response {
+    match request {
+        Request::JoinGroup { .. } => Response::JoinGroup(Err(JoinError {
+            code: error,
+            member_id: None,
+        })),
+        Request::SyncGroup { .. } => Response::SyncGroup(Err(error)),
+        Request::Heartbeat { .. } => Response::Heartbeat(Err(error)),
+        _ => Response::LeaveGroup(Err(error)),
+    }
+}

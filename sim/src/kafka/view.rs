@@ -1,0 +1,71 @@
+//! What a user of the topics can see: read_committed records and committed offsets. For recording a
+//! run; nothing here changes anything.
+
+use super::broker::{Broker, ReplicaView};
+use super::offsets::OffsetsState;
+use super::protocol::{Offset, OffsetCommit, Payload, ProducerId, Record, TopicPartition};
+use std::collections::BTreeMap;
+
+/// The replica that consumers read, or would read once it leads again.
+fn current<'a>(brokers: &[&'a Broker], tp: TopicPartition) -> Option<ReplicaView<'a>> {
+    let replicas = brokers.iter().filter_map(|broker| broker.replica_view(tp));
+    replicas.max_by_key(|view| {
+        let epoch = view.leads_in_epoch.unwrap_or(-1);
+        (epoch, view.log.latest_epoch(), view.high_watermark)
+    })
+}
+
+/// What a read_committed consumer of the whole partition gets: records below the last stable offset
+/// that are not part of an aborted transaction.
+#[must_use]
+pub fn committed_view(brokers: &[&Broker], tp: TopicPartition) -> Vec<(Offset, Record)> {
+    let Some(view) = current(brokers, tp) else {
+        return Vec::new();
+    };
+    let mut aborted: BTreeMap<ProducerId, Vec<(Offset, Offset)>> = BTreeMap::new();
+    for (producer_id, first, last) in view.replica.producers.all_aborted() {
+        aborted.entry(producer_id).or_default().push((first, last));
+    }
+    let mut records = Vec::new();
+    for batch in view.log.range(view.log.start(), view.last_stable) {
+        let Payload::Records(content) = &batch.payload else {
+            continue;
+        };
+        let producer = batch.producer.filter(|stamp| stamp.transactional);
+        let ranges = producer.and_then(|stamp| aborted.get(&stamp.id));
+        let is_aborted = ranges.is_some_and(|ranges| {
+            let after = ranges.partition_point(|(_, last)| *last < batch.base_offset);
+            ranges.get(after).is_some_and(|(first, _)| *first <= batch.base_offset)
+        });
+        if !is_aborted {
+            let mut offset = batch.base_offset;
+            for record in content {
+                records.push((offset, record.clone()));
+                offset = offset.next();
+            }
+        }
+    }
+    records
+}
+
+/// Offsets of `group` in the order in which they became visible: by the markers of the transactions
+/// that committed them.
+#[must_use]
+pub fn committed_offsets_history(brokers: &[&Broker], group: &str) -> Vec<OffsetCommit> {
+    let Some(first) = brokers.first() else {
+        return Vec::new();
+    };
+    let Some(view) = current(brokers, first.layout().group_partition(group)) else {
+        return Vec::new();
+    };
+    let mut state = OffsetsState::default();
+    let mut history = Vec::new();
+    for batch in view.log.range(view.log.start(), view.high_watermark) {
+        state.apply(batch, |of, commit| {
+            if of == group {
+                history.push(commit.clone());
+            }
+        });
+    }
+    history
+}
