@@ -1,7 +1,7 @@
 //! The consumer: an actor that joins its parts, and the wrapper with the processor's trait.
 
-use super::fetcher::{Asked, Fetcher};
 use super::errors::local_error;
+use super::fetcher::{Asked, Fetcher};
 use super::group::{GroupIdentity, Membership};
 use super::metadata::{Coordinator, Metadata};
 use super::queries::{Answer, Queries, Question, Told};
@@ -277,7 +277,34 @@ impl ConsumerActor {
         Ok(())
     }
 
-    fn ask(&mut self, now: Micros, topic: Arc<str>, question: Question, fx: &mut Effects) {
+    /// See [`Consumer::pause`] and [`Consumer::resume`].
+    pub(crate) fn set_paused(
+        &mut self,
+        call: &'static str,
+        partitions: &[PartitionId],
+        paused: bool,
+    ) -> KafkaResult<()> {
+        self.fetcher.set_paused(call, partitions, paused)
+    }
+
+    /// The member's identity in the current generation.
+    pub(crate) fn identity(&self) -> Option<GroupIdentity> {
+        self.membership.identity()
+    }
+
+    /// The answer to the last question, if it is there.
+    pub(crate) fn answer(&mut self) -> Option<KafkaResult<Answer>> {
+        self.queries.take()
+    }
+
+    /// Asks the cluster something.
+    pub(crate) fn ask(
+        &mut self,
+        now: Micros,
+        topic: Arc<str>,
+        question: Question,
+        fx: &mut Effects,
+    ) {
         let io = &mut parts!(self, now, fx);
         self.queries.ask(io, topic, question);
         self.advance(now, fx);
@@ -355,7 +382,7 @@ impl SimConsumer {
             .with(|actor, now, fx| actor.ask(now, topic, question, fx));
         let answer = self
             .handle
-            .wait(deadline, |actor, _, _| match actor.queries.take() {
+            .wait(deadline, |actor, _, _| match actor.answer() {
                 Some(answer) => Poll::Ready(answer),
                 None => Poll::Pending,
             })
@@ -384,7 +411,9 @@ impl Drop for SimConsumer {
 
 /// `timeout` from `now`.
 pub(crate) fn deadline(now: Micros, timeout: Duration) -> Micros {
-    now.plus(Micros(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX)))
+    now.plus(Micros(
+        u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX),
+    ))
 }
 
 impl Consumer for SimConsumer {
@@ -427,12 +456,12 @@ impl Consumer for SimConsumer {
 
     fn pause(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
         self.handle
-            .with(|actor, _, _| actor.fetcher.set_paused("pause", partitions, true))
+            .with(|actor, _, _| actor.set_paused("pause", partitions, true))
     }
 
     fn resume(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
         self.handle.with(|actor, now, fx| {
-            actor.fetcher.set_paused("resume", partitions, false)?;
+            actor.set_paused("resume", partitions, false)?;
             actor.advance(now, fx);
             Ok(())
         })
@@ -480,7 +509,7 @@ impl Consumer for SimConsumer {
     }
 
     fn group_metadata(&self) -> Option<GroupIdentity> {
-        self.handle.with(|actor, _, _| actor.membership.identity())
+        self.handle.with(|actor, _, _| actor.identity())
     }
 
     async fn close(self, timeout: Duration) {

@@ -366,15 +366,18 @@ fn records(chunk: &Chunk) -> Vec<ConsumedRecord> {
             unreachable!("only batches of records are visible");
         };
         let first = batch.base_offset.0;
-        list.extend((first..).zip(records).skip(*skip).map(|(offset, record)| {
-            ConsumedRecord {
-                offset: Offset(offset),
-                timestamp: record.timestamp,
-                key: record.key.clone(),
-                value: record.value.clone(),
-                headers: record.headers.clone(),
-            }
-        }));
+        list.extend(
+            (first..)
+                .zip(records)
+                .skip(*skip)
+                .map(|(offset, record)| ConsumedRecord {
+                    offset: Offset(offset),
+                    timestamp: record.timestamp,
+                    key: record.key.clone(),
+                    value: record.value.clone(),
+                    headers: record.headers.clone(),
+                }),
+        );
     }
     list
 }

@@ -13,6 +13,8 @@
 mod aborted;
 mod assignor;
 pub mod consumer;
+#[cfg(test)]
+mod consumer_tests;
 mod errors;
 mod fetcher;
 mod group;
@@ -22,6 +24,8 @@ pub mod partitioner;
 pub mod producer;
 mod queries;
 mod requests;
+#[cfg(test)]
+mod script;
 mod settings;
 pub mod workload;
 

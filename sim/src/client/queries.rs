@@ -173,12 +173,7 @@ impl Queries {
     }
 
     /// Takes a broker's answer.
-    pub(crate) fn told(
-        &mut self,
-        io: &mut Io<'_>,
-        serial: u64,
-        result: Result<Told, ErrorCode>,
-    ) {
+    pub(crate) fn told(&mut self, io: &mut Io<'_>, serial: u64, result: Result<Told, ErrorCode>) {
         let Some(current) = self.current(serial) else {
             return;
         };

@@ -49,7 +49,10 @@ pub(crate) struct Route {
 impl<T> Requests<T> {
     /// Nothing under way.
     pub(crate) fn new(directory: Arc<Vec<(BrokerId, Address)>>) -> Requests<T> {
-        assert!(!directory.is_empty(), "a client needs a broker to start from");
+        assert!(
+            !directory.is_empty(),
+            "a client needs a broker to start from"
+        );
         Requests {
             directory,
             next_correlation: 1,

@@ -85,7 +85,11 @@ impl ClientSettings {
     /// to break earlier; without connections a third of the session stands for that.
     #[must_use]
     pub fn heartbeat_timeout_ms(&self) -> u64 {
-        u64::from(self.request_timeout_ms.min(self.session_timeout_ms / 3).max(1))
+        u64::from(
+            self.request_timeout_ms
+                .min(self.session_timeout_ms / 3)
+                .max(1),
+        )
     }
 
     /// Timeout of a JoinGroup that waits for the other members. librdkafka waits for the poll
@@ -93,6 +97,9 @@ impl ClientSettings {
     /// known member is harmless, so a session timeout stands for that.
     #[must_use]
     pub fn join_timeout_ms(&self) -> u64 {
-        u64::from(self.session_timeout_ms.min(self.max_poll_interval_ms.saturating_add(3_000)))
+        u64::from(
+            self.session_timeout_ms
+                .min(self.max_poll_interval_ms.saturating_add(3_000)),
+        )
     }
 }

@@ -184,13 +184,7 @@ impl ProducerActor {
     }
 
     /// A transactional batch was refused.
-    fn refused(
-        &mut self,
-        tp: TopicPartition,
-        position: usize,
-        code: ErrorCode,
-        fx: &mut Effects,
-    ) {
+    fn refused(&mut self, tp: TopicPartition, position: usize, code: ErrorCode, fx: &mut Effects) {
         self.finish(tp, position, fx);
         if matches!(
             code,

@@ -250,7 +250,10 @@ impl ProducerActor {
         let tp = TopicPartition { topic, partition };
         let queue = self.queues.entry(tp).or_default();
         queue.push(queued_at, record);
-        if queue.is_full(self.settings.batch_max_records, self.settings.batch_max_bytes) {
+        if queue.is_full(
+            self.settings.batch_max_records,
+            self.settings.batch_max_bytes,
+        ) {
             self.wake_at = now;
         }
         if self.transactional_id.is_some() {

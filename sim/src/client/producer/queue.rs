@@ -1,7 +1,9 @@
 //! Records of one partition on their way: waiting, batched, under way, to be sent again.
 
 use crate::fabric::actor::Micros;
-use crate::kafka::protocol::{Batch, BrokerId, LeaderEpoch, Offset, Payload, ProducerStamp, Record};
+use crate::kafka::protocol::{
+    Batch, BrokerId, LeaderEpoch, Offset, Payload, ProducerStamp, Record,
+};
 use std::collections::VecDeque;
 
 /// Batches of one partition that may be under way at once (max.in.flight with idempotence).
@@ -95,7 +97,12 @@ impl PartitionQueue {
 
     /// Records on their way.
     pub(crate) fn records(&self) -> usize {
-        self.waiting.len() + self.sealed.iter().map(|sealed| sealed.records).sum::<usize>()
+        self.waiting.len()
+            + self
+                .sealed
+                .iter()
+                .map(|sealed| sealed.records)
+                .sum::<usize>()
     }
 
     /// True when a batch is under way.
@@ -163,8 +170,8 @@ impl PartitionQueue {
         let mut records = Vec::with_capacity(self.waiting.len().min(sealing.max_records));
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
-            let full = records.len() >= sealing.max_records
-                || bytes + next.bytes > sealing.max_bytes;
+            let full =
+                records.len() >= sealing.max_records || bytes + next.bytes > sealing.max_bytes;
             if full && !records.is_empty() {
                 break;
             }
@@ -283,7 +290,11 @@ mod tests {
             let expected = i32::try_from(number).expect("small") * 2;
             assert_eq!(sequence(batch), Some(expected));
         }
-        assert!(queue.next_to_send(Micros(1), LEADER, 9, &sealing()).is_none());
+        assert!(
+            queue
+                .next_to_send(Micros(1), LEADER, 9, &sealing())
+                .is_none()
+        );
     }
 
     #[test]
@@ -294,7 +305,11 @@ mod tests {
         }
         queue.retry(1, Micros(5));
         queue.retry(0, Micros(10));
-        assert!(queue.next_to_send(Micros(6), LEADER, 2, &sealing()).is_none());
+        assert!(
+            queue
+                .next_to_send(Micros(6), LEADER, 2, &sealing())
+                .is_none()
+        );
         let now = Micros(10);
         let order: Vec<_> = (3..6)
             .map(|serial| sequence(queue.next_to_send(now, LEADER, serial, &sealing())))
@@ -307,7 +322,11 @@ mod tests {
         let mut queue = queue(4);
         queue.next_to_send(Micros(1), LEADER, 0, &sealing());
         let other = BrokerId(2);
-        assert!(queue.next_to_send(Micros(1), other, 1, &sealing()).is_none());
+        assert!(
+            queue
+                .next_to_send(Micros(1), other, 1, &sealing())
+                .is_none()
+        );
         let position = queue.position(0).expect("under way");
         queue.retry(position, Micros(1));
         let again = queue.next_to_send(Micros(1), other, 2, &sealing());

@@ -3,14 +3,22 @@
 //!
 //! As in librdkafka, the member's background work only prepares an event; `poll` delivers it, and the
 //! rebalance goes on when the application has answered.
+//!
+//! Comes in: answers of the coordinator ([`answers`]), calls of the application, time. Goes out:
+//! requests, events, the identity for transactions.
+//! Never here: positions and records.
 
-use super::consumer::{Io, Tag};
-use super::errors::{coordinator_moved, local_error};
+mod answers;
+#[cfg(test)]
+mod tests;
+
 use super::assignor::assign;
+use super::consumer::{Io, Tag};
+use super::errors::local_error;
 use super::requests::{Connection, Route};
 use crate::fabric::actor::{Effects, Micros};
 use crate::kafka::protocol::{
-    ErrorCode, JoinError, JoinedGroup, PartitionId, RebalanceProtocol, Request, Subscription,
+    BrokerId, JoinedGroup, PartitionId, RebalanceProtocol, Request, Subscription,
 };
 use processor::io::{ErrorClass, KafkaError, KafkaResult, Polled};
 use std::collections::BTreeSet;
@@ -166,7 +174,10 @@ impl Membership {
         self.delivered = true;
         fx.note(
             kind,
-            format_args!("{} generation {}: {event:?}", self.member_id, self.generation),
+            format_args!(
+                "{} generation {}: {event:?}",
+                self.member_id, self.generation
+            ),
         );
         Some(event)
     }
@@ -281,7 +292,11 @@ impl Membership {
         if io.now >= self.poll_ends_at(io.settings.max_poll_interval_ms) {
             io.fx.note(
                 "max-poll-exceeded",
-                format_args!("{} last polled at {} ms", self.member_id, self.polled_at.as_ms()),
+                format_args!(
+                    "{} last polled at {} ms",
+                    self.member_id,
+                    self.polled_at.as_ms()
+                ),
             );
             self.leave(io);
             self.lose(io.now, true, "poll interval exceeded", io.fx);
@@ -299,7 +314,11 @@ impl Membership {
 
     /// Sends LeaveGroup if there is a member to leave. True if something was sent.
     pub(crate) fn leave(&mut self, io: &mut Io<'_>) -> bool {
-        let Some(broker) = io.coordinator.broker().filter(|_| !self.member_id.is_empty()) else {
+        let Some(broker) = io
+            .coordinator
+            .broker()
+            .filter(|_| !self.member_id.is_empty())
+        else {
             return false;
         };
         let request = Request::LeaveGroup {
@@ -444,187 +463,9 @@ impl Membership {
     fn backoff(&self, io: &Io<'_>) -> Micros {
         io.now.plus_ms(u64::from(io.settings.retry_backoff_ms))
     }
-
-    fn stay_in_session(&mut self, io: &Io<'_>) {
-        let session_ms = u64::from(io.settings.session_timeout_ms);
-        self.session_ends_at = io.now.plus_ms(session_ms);
-    }
-
-    /// Takes the answer to JoinGroup.
-    ///
-    /// # Errors
-    /// When the group uses another protocol.
-    pub(crate) fn joined(
-        &mut self,
-        io: &mut Io<'_>,
-        attempt: u64,
-        result: Result<JoinedGroup, JoinError>,
-    ) -> KafkaResult<()> {
-        if attempt != self.attempt || !matches!(self.phase, Phase::Joining) {
-            return Ok(());
-        }
-        match result {
-            Ok(joined) => {
-                self.member_id = joined.member_id.clone();
-                self.generation = joined.generation;
-                self.stay_in_session(io);
-                if joined.leader == joined.member_id {
-                    self.phase = Phase::Assigning(joined);
-                } else {
-                    self.sync(io, Vec::new());
-                    if !matches!(self.phase, Phase::Syncing) {
-                        self.out(io.now);
-                    }
-                }
-            }
-            Err(error) => self.join_failed(io, error)?,
-        }
-        Ok(())
-    }
-
-    fn join_failed(&mut self, io: &mut Io<'_>, error: JoinError) -> KafkaResult<()> {
-        match error.code {
-            ErrorCode::MemberIdRequired => {
-                self.member_id = error.member_id.unwrap_or_else(|| "".into());
-                self.out(io.now);
-            }
-            ErrorCode::UnknownMemberId | ErrorCode::FencedInstanceId => {
-                self.rejected(io, error.code);
-            }
-            ErrorCode::IllegalGeneration => self.rejected(io, error.code),
-            ErrorCode::InconsistentGroupProtocol => {
-                self.out(Micros::MAX);
-                return Err(inconsistent(&self.group));
-            }
-            code => self.again(io, code),
-        }
-        Ok(())
-    }
-
-    /// The coordinator does not know this member, or not in this generation.
-    fn rejected(&mut self, io: &mut Io<'_>, code: ErrorCode) {
-        let forget_id = code != ErrorCode::IllegalGeneration;
-        if self.owned.is_empty() && self.step == Step::None {
-            if forget_id {
-                self.member_id = "".into();
-            }
-            self.generation = -1;
-            let retry_at = self.backoff(io);
-            self.out(retry_at);
-        } else {
-            self.lose(io.now, forget_id, &code.name(), io.fx);
-        }
-    }
-
-    /// Join or sync has to be tried again.
-    fn again(&mut self, io: &mut Io<'_>, code: ErrorCode) {
-        if coordinator_moved(code) {
-            io.coordinator.forget();
-        }
-        let retry_at = self.backoff(io);
-        self.out(retry_at);
-    }
-
-    /// Takes the answer to SyncGroup.
-    pub(crate) fn synced(
-        &mut self,
-        io: &mut Io<'_>,
-        attempt: u64,
-        result: Result<Vec<PartitionId>, ErrorCode>,
-    ) {
-        if attempt != self.attempt || !matches!(self.phase, Phase::Syncing) {
-            return;
-        }
-        match result {
-            Ok(assigned) => {
-                self.phase = Phase::Stable;
-                self.stay_in_session(io);
-                let interval_ms = u64::from(io.settings.heartbeat_interval_ms);
-                self.heartbeat_at = io.now.plus_ms(interval_ms);
-                self.owned_generation = self.generation;
-                self.take_assignment(assigned, io.fx);
-            }
-            Err(ErrorCode::RebalanceInProgress) => self.out(io.now),
-            Err(
-                code @ (ErrorCode::UnknownMemberId
-                | ErrorCode::FencedInstanceId
-                | ErrorCode::IllegalGeneration),
-            ) => self.rejected(io, code),
-            Err(code) => self.again(io, code),
-        }
-    }
-
-    fn take_assignment(&mut self, assigned: Vec<PartitionId>, fx: &mut Effects) {
-        let taken: Vec<PartitionId> = self
-            .owned
-            .iter()
-            .copied()
-            .filter(|partition| !assigned.contains(partition))
-            .collect();
-        let mut added = assigned;
-        added.retain(|partition| !self.owned.contains(partition));
-        added.sort_unstable();
-        self.delivered = false;
-        if !taken.is_empty() {
-            // KIP-429: what is taken away is given up first, and the member joins again so that
-            // its new owner can get it.
-            self.step = Step::Revoke(taken);
-            self.assign_after_revoke = added;
-            self.rejoin_after_step = true;
-        } else if !added.is_empty() {
-            self.step = Step::Assign(added);
-        }
-        fx.notify();
-    }
-
-    /// Takes the answer to a heartbeat.
-    pub(crate) fn heartbeat_answered(
-        &mut self,
-        io: &mut Io<'_>,
-        attempt: u64,
-        result: Result<(), ErrorCode>,
-    ) {
-        if attempt != self.attempt || !matches!(self.phase, Phase::Stable) {
-            return;
-        }
-        self.heartbeat_in_flight = false;
-        match result {
-            Ok(()) => self.stay_in_session(io),
-            Err(ErrorCode::RebalanceInProgress) => {
-                self.stay_in_session(io);
-                self.rebalance(io.now, io.fx);
-            }
-            Err(
-                code @ (ErrorCode::UnknownMemberId
-                | ErrorCode::FencedInstanceId
-                | ErrorCode::IllegalGeneration),
-            ) => self.rejected(io, code),
-            Err(code) => {
-                if coordinator_moved(code) {
-                    io.coordinator.forget();
-                }
-                self.heartbeat_at = self.backoff(io);
-            }
-        }
-    }
-
-    /// A request to the coordinator was not answered.
-    pub(crate) fn failed(&mut self, io: &mut Io<'_>, tag: &Tag) {
-        io.coordinator.forget();
-        match tag {
-            Tag::JoinGroup(attempt) | Tag::SyncGroup(attempt) if *attempt == self.attempt => {
-                self.out(io.now);
-            }
-            Tag::Heartbeat(attempt) if *attempt == self.attempt => {
-                self.heartbeat_in_flight = false;
-                self.heartbeat_at = io.now;
-            }
-            _ => {}
-        }
-    }
 }
 
-fn coordinator(broker: crate::kafka::protocol::BrokerId, timeout_ms: u64) -> Route {
+fn coordinator(broker: BrokerId, timeout_ms: u64) -> Route {
     Route {
         broker,
         connection: Connection::Coordinator,
@@ -637,13 +478,5 @@ fn not_offered() -> KafkaError {
         "accept",
         "_ASSIGNMENT_LOST: these partitions are not offered any more; poll tells what happened",
         ErrorClass::Retriable,
-    )
-}
-
-fn inconsistent(group: &str) -> KafkaError {
-    local_error(
-        "poll",
-        &format!("INCONSISTENT_GROUP_PROTOCOL: all members of {group} must use one strategy"),
-        ErrorClass::Fatal,
     )
 }
