@@ -202,6 +202,9 @@ pub fn small() -> History {
     story.finish()
 }
 
+/// What decides the order of outputs: moment, first result, window end, ticker.
+type Rank<'a> = (Moment, bool, i64, &'a str);
+
 /// One output that must be there.
 enum Expected<'a> {
     Revision(&'a str, &'a WindowTruth, usize),
@@ -210,7 +213,7 @@ enum Expected<'a> {
 
 fn publish(history: &mut History, partition: i32, truth: &PartitionTruth) {
     let input = history.input.clone();
-    let mut expected: Vec<((Moment, bool, i64, &str), Expected<'_>)> = Vec::new();
+    let mut expected: Vec<(Rank<'_>, Expected<'_>)> = Vec::new();
     for ((ticker, _), window) in &truth.windows {
         for (number, revision) in window.revisions.iter().enumerate() {
             let rank = (revision.moment, number == 0, window.end_ms, ticker.as_str());

@@ -4,9 +4,11 @@
 mod recording;
 
 use processor::core::Identity;
+use properties::history::TopicRecord;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use recording::{Recording, Settings, Step};
 
 fn config(cases: u32) -> ProptestConfig {
@@ -282,6 +284,73 @@ proptest! {
         );
         prop_assert_eq!(recording.history().dead_letters.len() as u64, counters.dead_letters);
         recording.assert_all_held()?;
+    }
+}
+
+/// The streams really take the hard paths: else their agreement would prove little.
+#[test]
+fn the_streams_take_every_hard_path() {
+    let mut runner = TestRunner::deterministic();
+    let mut reached = Reached::default();
+    for _ in 0..60 {
+        let strategy = (settings(), steps(120));
+        let tree = strategy.new_tree(&mut runner).expect("nothing is filtered");
+        let (settings, steps) = tree.current();
+        let mut recording = Recording::new(settings);
+        reached.duplicates += recording.run(0, &steps).duplicates;
+        reached.count(&recording);
+    }
+    let Reached {
+        duplicates,
+        corrections,
+        too_late,
+        idle_results,
+        many_at_once,
+    } = reached;
+    for (path, times) in [
+        ("duplicates", duplicates),
+        ("corrections", corrections),
+        ("events too late", too_late),
+        ("results of idle advances", idle_results),
+        ("several results of one cause", many_at_once),
+    ] {
+        assert!(times >= 50, "{path}: only {times}");
+    }
+}
+
+#[derive(Default)]
+struct Reached {
+    duplicates: u64,
+    corrections: u64,
+    too_late: u64,
+    idle_results: u64,
+    many_at_once: u64,
+}
+
+impl Reached {
+    fn count(&mut self, recording: &Recording) {
+        let history = recording.history();
+        let header = |record: &TopicRecord, name: &str| -> String {
+            let found = record.headers.iter().find(|(key, _)| key == name);
+            found.map_or(String::new(), |(_, value)| {
+                String::from_utf8_lossy(value).into_owned()
+            })
+        };
+        let mut causes = Vec::new();
+        for record in &history.outputs {
+            self.corrections += u64::from(header(record, "revision") != "0");
+            self.idle_results += u64::from(header(record, "cause") == "idle");
+            causes.push((header(record, "cause"), header(record, "cause-offset")));
+        }
+        causes.sort();
+        let all = causes.len();
+        causes.dedup();
+        self.many_at_once += (all - causes.len()) as u64;
+        let late = |record: &&TopicRecord| {
+            let value = record.value.as_deref().unwrap_or_default();
+            value.starts_with(b"{\"error_type\":\"too_late\"")
+        };
+        self.too_late += history.dead_letters.iter().filter(late).count() as u64;
     }
 }
 
