@@ -20,6 +20,8 @@ mod replica;
 mod replication;
 
 
+#[cfg(test)]
+mod tests;
 mod transactions;
 pub mod view;
 
