@@ -82,14 +82,14 @@ fn windows_emitted(
 #[cfg(test)]
 mod tests {
     use crate::truth::{failed, small};
-    use crate::verdict::Property::Liveness;
+    use crate::verdict::Property::*;
     use crate::verdict::Verdict;
 
     #[test]
     fn an_end_that_was_not_committed_is_found() {
         let mut history = small();
         history.commits.retain(|commit| commit.partition == 0);
-        assert!(failed(&history).contains(&Liveness));
+        assert_eq!(failed(&history), [ExactlyOnceOut, Causality, Liveness]);
     }
 
     #[test]
