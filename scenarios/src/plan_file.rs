@@ -1,6 +1,7 @@
 //! Plans as files: what `tickproof plan` prints, `tickproof play` reads and `regressions/` keeps.
 
 use crate::scenario::length_ms;
+use processor::config::ProcessorConfig;
 use sim::plan::{FaultKind, Machine, Plan, Stream, Topology};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,9 @@ pub enum PlanError {
         /// What would be right.
         allowed: String,
     },
+    /// The processor refuses its configuration.
+    #[error("the plan's [processor] part: {0}")]
+    Configuration(String),
     /// The plan has no TOML form.
     #[error("the plan cannot be printed: {0}")]
     Unprintable(String),
@@ -73,6 +77,8 @@ pub fn print(plan: &Plan) -> Result<String, PlanError> {
 /// # Errors
 /// The first value that is not allowed.
 pub fn check(plan: &Plan) -> Result<(), PlanError> {
+    ProcessorConfig::with_overrides(ProcessorConfig::example(), &plan.processor)
+        .map_err(|e| PlanError::Configuration(e.to_string()))?;
     check_topology(&plan.topology)?;
     for (key, value) in [("active_ms", plan.active_ms), ("settle_ms", plan.settle_ms)] {
         demand(
@@ -227,6 +233,17 @@ mod tests {
                 assert_eq!(plan, back);
             }
         }
+    }
+
+    #[test]
+    fn a_wrong_value_in_the_processors_part_is_refused_by_its_key() {
+        let mut plan = catalog::find("storm")
+            .and_then(|scenario| scenario.resolve(0))
+            .expect("resolves");
+        let table = "[commit]\ninterval = 5".parse().expect("TOML");
+        plan.processor = table;
+        let error = check(&plan).expect_err("no such key").to_string();
+        assert!(error.contains("commit.interval"), "{error}");
     }
 
     #[test]
