@@ -3,14 +3,14 @@
 use super::client_requests::{ParkedFetch, ProduceOp};
 use super::coordinator::{Asker, InFlight, Sent, Then};
 use super::group::GroupShard;
-use super::internal::{ClusterImage, InternalRequest, InternalResponse};
+use super::internal::{ClusterImage, InternalRequest};
 use super::layout::Layout;
 use super::log::Log;
 use super::markers::{MarkerOp, SeenMarkers};
 use super::protocol::{
     Batch, BrokerId, ErrorCode, Message, Offset, PartitionId, Request, Response, TopicPartition,
 };
-use super::replica::{Replica, Role, Waiter};
+use super::replica::{Replica, Waiter};
 use super::replication::{Fetcher, Session};
 use super::transactions::TxnShard;
 use super::{ClusterConfig, Directory};
@@ -21,8 +21,6 @@ use std::sync::Arc;
 
 /// Until a request to another node is taken as lost.
 pub(super) const REQUEST_TIMEOUT_MS: u64 = 2_000;
-/// Between two tries to register.
-const REGISTER_RETRY_MS: u64 = 500;
 /// replica.high.watermark.checkpoint.interval.ms
 const CHECKPOINT_INTERVAL_MS: u64 = 5_000;
 
@@ -168,7 +166,11 @@ impl Broker {
         self.maintenance_at = now.plus_ms(CHECKPOINT_INTERVAL_MS);
         self.lag_check_at = now.plus_ms(self.config.replica_lag_time_max_ms / 2);
         self.sweep_at = now.plus_ms(self.config.transaction_cleanup_interval_ms);
-        let others = self.directory.brokers.iter().filter(|(id, _)| *id != self.id);
+        let others = self
+            .directory
+            .brokers
+            .iter()
+            .filter(|(id, _)| *id != self.id);
         self.fetchers = others.map(|(id, _)| Fetcher::new(*id)).collect();
     }
 
@@ -282,7 +284,9 @@ impl Broker {
 
     /// Registers `then` for the moment when the high watermark reaches `required`.
     pub(super) fn wait_for(&mut self, slot: usize, required: Offset, deadline: Micros, then: Then) {
-        let replica = self.replicas[slot].as_mut().expect("the replica was appended to");
+        let replica = self.replicas[slot]
+            .as_mut()
+            .expect("the replica was appended to");
         replica.waiters.push(Waiter {
             required,
             deadline,
@@ -330,7 +334,9 @@ impl Broker {
             self.config.min_insync_replicas,
             self.config.replica_lag_time_max_ms,
         );
-        let replica = self.replicas[slot].as_mut().expect("only replicas get dirty");
+        let replica = self.replicas[slot]
+            .as_mut()
+            .expect("only replicas get dirty");
         replica.dirty = false;
         let moved = replica.advance(min_isr, lag_ms, now);
         if !replica.leads() {
@@ -346,7 +352,9 @@ impl Broker {
 
     fn finish_waiters(&mut self, slot: usize, now: Micros, fx: &mut Effects) {
         let min_isr = self.config.min_insync_replicas;
-        let replica = self.replicas[slot].as_mut().expect("only replicas get dirty");
+        let replica = self.replicas[slot]
+            .as_mut()
+            .expect("only replicas get dirty");
         let reached = replica.high_watermark;
         if replica.waiters.iter().all(|w| w.required > reached) {
             return;
@@ -418,116 +426,6 @@ impl Broker {
         self.finish(expired, Err(ErrorCode::RequestTimedOut), now, fx);
     }
 
-    /// Applies newer metadata from the controller.
-    fn update_metadata(&mut self, image: Arc<ClusterImage>, now: Micros, fx: &mut Effects) -> u64 {
-        let known = self.image.as_ref().map_or(0, |image| image.version);
-        let me = image.broker(self.id).copied();
-        let mine = me.is_some_and(|me| self.broker_epoch == Some(me.epoch));
-        if image.version <= known || !mine {
-            return known;
-        }
-        let first = self.image.is_none();
-        self.serving |= me.is_some_and(|me| !me.fenced);
-        self.image = Some(Arc::clone(&image));
-        for slot in 0..self.replicas.len() {
-            self.update_partition(slot, &image, now, fx);
-        }
-        self.refresh_fetchers(now, fx);
-        if first {
-            // Caught up with the metadata: ask to be unfenced.
-            self.heartbeat(now, fx);
-        }
-        image.version
-    }
-
-    fn update_partition(&mut self, slot: usize, image: &ClusterImage, now: Micros, fx: &mut Effects) {
-        let me = self.id;
-        let Some(replica) = self.replicas[slot].as_mut() else {
-            return;
-        };
-        for follower in &mut replica.followers {
-            follower.eligible = image
-                .broker(follower.id)
-                .is_some_and(|b| !b.fenced && b.epoch == follower.broker_epoch);
-        }
-        let registration = &image.partitions[slot];
-        let new_epoch = registration.leader_epoch > replica.leader_epoch;
-        if registration.partition_epoch <= replica.partition_epoch && !new_epoch {
-            self.consider_joining(slot);
-            return;
-        }
-        replica.partition_epoch = registration.partition_epoch;
-        replica.leader_epoch = registration.leader_epoch;
-        replica.isr.clone_from(&registration.isr);
-        replica.wanted_isr = None;
-        if new_epoch {
-            let waiters = std::mem::take(&mut replica.waiters);
-            match registration.leader {
-                Some(leader) if leader == me => replica.lead(registration, me, now),
-                Some(leader) => replica.role = Role::Follower(leader),
-                None => replica.role = Role::Offline,
-            }
-            self.finish(waiters, Err(ErrorCode::NotLeaderOrFollower), now, fx);
-            self.change_coordinators(slot, now, fx);
-            self.drop_parked(slot, fx);
-            self.session_epoch_changed(slot, now);
-        }
-        self.consider_joining(slot);
-        self.mark_dirty(slot);
-    }
-
-    /// This broker began or ceased to lead a partition: so for what it coordinates.
-    fn change_coordinators(&mut self, slot: usize, now: Micros, fx: &mut Effects) {
-        let tp = self.layout.partition(slot);
-        let replica = self.replicas[slot].as_ref().expect("a replica changed");
-        let epoch = replica.leads().then_some(replica.leader_epoch);
-        let length = replica.log.batches().len() as u64;
-        // Reading the log takes a while, more for a longer one.
-        let loaded_at = now.plus(Micros(20_000 + 2 * length));
-        if tp.topic == super::protocol::OFFSETS_TOPIC {
-            self.drop_groups(tp.partition, fx);
-            if epoch.is_some() {
-                self.groups.insert(tp.partition, GroupShard::loading(loaded_at));
-                self.load_at = self.load_at.min(loaded_at);
-            }
-        } else if tp.topic == super::protocol::TRANSACTIONS_TOPIC {
-            self.transactions.remove(&tp.partition);
-            if let Some(epoch) = epoch {
-                let shard = TxnShard::loading(epoch, loaded_at);
-                self.transactions.insert(tp.partition, shard);
-                self.load_at = self.load_at.min(loaded_at);
-            }
-        }
-    }
-
-    fn load_coordinators(&mut self, now: Micros, fx: &mut Effects) {
-        self.load_at = Micros::MAX;
-        self.load_transactions(now, fx);
-        self.load_groups(now);
-    }
-
-    fn register(&mut self, now: Micros, fx: &mut Effects) {
-        self.register_at = now.plus_ms(REGISTER_RETRY_MS);
-        let request = InternalRequest::RegisterBroker {
-            broker: self.id,
-            incarnation: self.incarnation,
-        };
-        self.ask(self.directory.controller, request, Sent::Register, now, fx);
-    }
-
-    fn heartbeat(&mut self, now: Micros, fx: &mut Effects) {
-        let Some(broker_epoch) = self.broker_epoch else {
-            return;
-        };
-        self.heartbeat_at = now.plus_ms(self.config.broker_heartbeat_interval_ms);
-        let request = InternalRequest::BrokerHeartbeat {
-            broker: self.id,
-            broker_epoch,
-            metadata_version: self.image.as_ref().map_or(0, |image| image.version),
-        };
-        self.ask(self.directory.controller, request, Sent::Heartbeat, now, fx);
-    }
-
     fn maintain(&mut self, now: Micros) {
         self.maintenance_at = now.plus_ms(CHECKPOINT_INTERVAL_MS);
         for replica in self.replicas.iter_mut().flatten() {
@@ -556,123 +454,6 @@ impl Broker {
                 response: Response::Internal(response),
             } => self.internal_response(correlation, response, now, fx),
             Message::Response { .. } => {}
-        }
-    }
-
-    fn internal_request(
-        &mut self,
-        asker: Asker,
-        request: InternalRequest,
-        now: Micros,
-        fx: &mut Effects,
-    ) {
-        match request {
-            InternalRequest::UpdateMetadata { image } => {
-                let version = self.update_metadata(image, now, fx);
-                let response = Response::Internal(InternalResponse::UpdateMetadata { version });
-                self.respond(asker, response, fx);
-            }
-            _ if self.image.is_none() => {}
-            InternalRequest::ReplicaFetch {
-                broker,
-                broker_epoch,
-                full,
-                session,
-                sequence,
-                partitions,
-            } => {
-                let place = super::replication::Place {
-                    broker,
-                    broker_epoch,
-                    full,
-                    session,
-                    sequence,
-                };
-                self.replica_fetch(asker, place, &partitions, now, fx);
-            }
-            InternalRequest::WriteTxnMarkers { .. } => {
-                self.write_markers(asker, request, now, fx);
-            }
-            InternalRequest::VerifyTransaction {
-                producer_id,
-                producer_epoch,
-                partition,
-            } => {
-                let verdict = self.verdict(producer_id, producer_epoch, partition);
-                let response = InternalResponse::VerifyTransaction { verdict };
-                self.respond(asker, Response::Internal(response), fx);
-            }
-            InternalRequest::RegisterBroker { .. }
-            | InternalRequest::BrokerHeartbeat { .. }
-            | InternalRequest::AlterPartition { .. } => {}
-        }
-    }
-
-    fn internal_response(
-        &mut self,
-        correlation: u64,
-        response: InternalResponse,
-        now: Micros,
-        fx: &mut Effects,
-    ) {
-        if let InternalResponse::ReplicaFetch { partitions } = response {
-            self.replica_fetched(correlation, partitions, now, fx);
-            return;
-        }
-        let found = self.in_flight.iter().position(|f| f.correlation == correlation);
-        let Some(found) = found else {
-            return;
-        };
-        let sent = self.in_flight.remove(found).what;
-        match (sent, response) {
-            (Sent::Register, InternalResponse::RegisterBroker { broker_epoch }) => {
-                if let Some(epoch) = broker_epoch
-                    && self.broker_epoch.is_none()
-                {
-                    self.broker_epoch = Some(epoch);
-                    self.register_at = Micros::MAX;
-                    self.heartbeat(now, fx);
-                }
-            }
-            (Sent::Heartbeat, InternalResponse::BrokerHeartbeat { known, .. }) => {
-                if !known {
-                    self.broker_epoch = None;
-                    self.heartbeat_at = Micros::MAX;
-                    self.register(now, fx);
-                }
-            }
-            (Sent::AlterPartition { .. }, InternalResponse::AlterPartition { results }) => {
-                self.isr_changed(&results, fx);
-            }
-            (Sent::Markers(markers), InternalResponse::WriteTxnMarkers { results }) => {
-                self.markers_answered(&markers, &results, now, fx);
-            }
-            (Sent::Verify(verification), InternalResponse::VerifyTransaction { verdict }) => {
-                self.verified(verification, verdict, now, fx);
-            }
-            _ => {}
-        }
-    }
-
-    fn expire_requests(&mut self, now: Micros, fx: &mut Effects) {
-        let (late, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.in_flight)
-            .into_iter()
-            .partition(|f| f.deadline <= now);
-        self.in_flight = rest;
-        let next = self.in_flight.iter().map(|f| f.deadline).min();
-        self.in_flight_at = next.unwrap_or(Micros::MAX);
-        for request in late {
-            match request.what {
-                // Both have timers of their own.
-                Sent::Register | Sent::Heartbeat => {}
-                Sent::AlterPartition { slots } => self.isr_wishes.extend(slots),
-                Sent::Markers(markers) => {
-                    self.retry_markers(markers.partition, &markers.transactional_id, now);
-                }
-                Sent::Verify(verification) => {
-                    self.verified(verification, super::internal::Verdict::Retry, now, fx);
-                }
-            }
         }
     }
 }

@@ -45,7 +45,11 @@ fn size_of(batch: &Batch) -> usize {
         .map(|record| {
             let key = record.key.as_ref().map_or(0, bytes::Bytes::len);
             let value = record.value.as_ref().map_or(0, bytes::Bytes::len);
-            let headers: usize = record.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
+            let headers: usize = record
+                .headers
+                .iter()
+                .map(|h| h.name.len() + h.value.len())
+                .sum();
             RECORD_OVERHEAD + key + value + headers
         })
         .sum()
@@ -119,7 +123,10 @@ impl Broker {
         }
     }
 
-    fn find_coordinator(&self, key: &CoordinatorKey) -> Result<super::protocol::BrokerId, ErrorCode> {
+    fn find_coordinator(
+        &self,
+        key: &CoordinatorKey,
+    ) -> Result<super::protocol::BrokerId, ErrorCode> {
         let tp = match key {
             CoordinatorKey::Group(group) => self.layout.group_partition(group),
             CoordinatorKey::Transaction(id) => self.layout.transaction_partition(id),
@@ -188,7 +195,10 @@ impl Broker {
         fx: &mut Effects,
     ) -> Result<(), ErrorCode> {
         let bytes_max = self.config.message_max_bytes;
-        let stamp_ms = self.config.unix_ms_at_zero.saturating_add_unsigned(now.as_ms());
+        let stamp_ms = self
+            .config
+            .unix_ms_at_zero
+            .saturating_add_unsigned(now.as_ms());
         let topic = self.config.topics.get(usize::from(tp.topic.0));
         let log_append_time = topic.is_some_and(|topic| topic.log_append_time);
         if tp.topic == OFFSETS_TOPIC || tp.topic == TRANSACTIONS_TOPIC {
@@ -235,7 +245,12 @@ impl Broker {
         }
         let appended = replica.append(batch, Origin::Client)?;
         let base = appended.base;
-        self.wait_for(slot, appended.next, deadline, Then::Produce { op, index, base });
+        self.wait_for(
+            slot,
+            appended.next,
+            deadline,
+            Then::Produce { op, index, base },
+        );
         Ok(())
     }
 
@@ -346,7 +361,9 @@ impl Broker {
                 .any(|(s, wanted)| *s == slot && has_news(replica, wanted))
         };
         if self.parked.iter().any(ready) {
-            let (ready, rest) = std::mem::take(&mut self.parked).into_iter().partition(ready);
+            let (ready, rest) = std::mem::take(&mut self.parked)
+                .into_iter()
+                .partition(ready);
             self.parked = rest;
             self.answer_parked(ready, fx);
         }
@@ -399,7 +416,11 @@ impl Broker {
 }
 
 /// Why a fetch of this partition fails, if it does.
-fn fetch_error(exists: bool, replica: Option<&Replica>, wanted: &FetchPartition) -> Option<ErrorCode> {
+fn fetch_error(
+    exists: bool,
+    replica: Option<&Replica>,
+    wanted: &FetchPartition,
+) -> Option<ErrorCode> {
     if !exists {
         return Some(ErrorCode::UnknownTopicOrPartition);
     }

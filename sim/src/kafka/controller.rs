@@ -307,7 +307,8 @@ impl Controller {
         let version = self.image.version;
         for session in &mut self.sessions {
             let registered = session.incarnation > 0;
-            let retry = session.sent_at.plus_ms(PUSH_RETRY_MS) <= now && session.heard_lately(&self.image);
+            let retry =
+                session.sent_at.plus_ms(PUSH_RETRY_MS) <= now && session.heard_lately(&self.image);
             if registered && session.acknowledged < version && (session.sent < version || retry) {
                 self.correlation += 1;
                 session.sent = version;
@@ -362,9 +363,19 @@ impl Session {
 }
 
 /// The first replica that is alive and in sync.
-fn candidate(partition: &PartitionRegistration, brokers: &[BrokerRegistration]) -> Option<BrokerId> {
-    let alive = |id: &BrokerId| brokers.iter().any(|broker| broker.id == *id && !broker.fenced);
-    let mut in_sync = partition.replicas.iter().filter(|id| partition.isr.contains(id));
+fn candidate(
+    partition: &PartitionRegistration,
+    brokers: &[BrokerRegistration],
+) -> Option<BrokerId> {
+    let alive = |id: &BrokerId| {
+        brokers
+            .iter()
+            .any(|broker| broker.id == *id && !broker.fenced)
+    };
+    let mut in_sync = partition
+        .replicas
+        .iter()
+        .filter(|id| partition.isr.contains(id));
     in_sync.find(|id| alive(id)).copied()
 }
 
@@ -380,9 +391,15 @@ fn elect(
     let epoch = partition.leader_epoch;
     match partition.leader {
         Some(leader) => {
-            fx.note("leader-elected", format_args!("slot {slot} {} epoch {epoch}", leader.0));
+            fx.note(
+                "leader-elected",
+                format_args!("slot {slot} {} epoch {epoch}", leader.0),
+            );
         }
-        None => fx.note("partition-offline", format_args!("slot {slot} epoch {epoch}")),
+        None => fx.note(
+            "partition-offline",
+            format_args!("slot {slot} epoch {epoch}"),
+        ),
     }
 }
 
@@ -409,7 +426,10 @@ impl Actor for Controller {
                 response: Response::Internal(InternalResponse::UpdateMetadata { version }),
                 ..
             } => {
-                let session = self.sessions.iter_mut().find(|session| session.address == from);
+                let session = self
+                    .sessions
+                    .iter_mut()
+                    .find(|session| session.address == from);
                 if let Some(session) = session {
                     // A broker that does not know itself registered yet answers with less.
                     session.acknowledged = session.acknowledged.max(version);
@@ -448,7 +468,10 @@ impl Actor for Controller {
             return Micros::MAX;
         }
         let timeout = self.session_ms();
-        let alive = self.sessions.iter().filter(|session| session.heard_lately(&self.image));
+        let alive = self
+            .sessions
+            .iter()
+            .filter(|session| session.heard_lately(&self.image));
         let next = alive.map(|session| {
             let retry = match session.acknowledged < self.image.version {
                 true => session.sent_at.plus_ms(PUSH_RETRY_MS),

@@ -3,7 +3,8 @@
 
 use super::broker::Broker;
 use super::coordinator::{Asker, Then, Unverified, coordinator_error};
-use super::group_membership::{Group, Outcome, Store};
+use super::group_membership::Group;
+use super::group_state::{Outcome, Store};
 use super::internal::InternalRecord;
 use super::offsets::OffsetsState;
 use super::protocol::{
@@ -183,9 +184,10 @@ impl Broker {
         if tp.topic != OFFSETS_TOPIC {
             return;
         }
-        let (Some(shard), Some(replica)) =
-            (self.groups.get_mut(&tp.partition), self.replicas[slot].as_ref())
-        else {
+        let (Some(shard), Some(replica)) = (
+            self.groups.get_mut(&tp.partition),
+            self.replicas[slot].as_ref(),
+        ) else {
             return;
         };
         if shard.loaded_at.is_some() || replica.high_watermark <= shard.applied {
@@ -216,7 +218,9 @@ impl Broker {
             let replica = self.replicas[slot].as_ref().expect("this broker leads it");
             for batch in replica.log.batches() {
                 shard.offsets.apply(batch, |_, _| {});
-                if let Payload::Internal(record @ InternalRecord::Group { group, .. }) = &batch.payload {
+                if let Payload::Internal(record @ InternalRecord::Group { group, .. }) =
+                    &batch.payload
+                {
                     let loaded = Group::load(record, now);
                     shard.groups.insert(Arc::clone(group), loaded);
                 }
@@ -256,8 +260,11 @@ impl Broker {
             _ => return,
         };
         self.member_ids += 1;
-        let new_member: Arc<str> =
-            format!("{name}-{}-{}-{}", self.id.0, self.incarnation, self.member_ids).into();
+        let new_member: Arc<str> = format!(
+            "{name}-{}-{}-{}",
+            self.id.0, self.incarnation, self.member_ids
+        )
+        .into();
         let delay_ms = self.config.group_initial_rebalance_delay_ms;
         let (partition, shard) = match self.group_shard(&name) {
             Ok(found) => found,
@@ -266,12 +273,14 @@ impl Broker {
                 return;
             }
         };
-        let joins_first = matches!(&request, Request::JoinGroup { member_id, .. } if member_id.is_empty());
+        let joins_first =
+            matches!(&request, Request::JoinGroup { member_id, .. } if member_id.is_empty());
         let group = match shard.groups.get_mut(&name) {
             Some(group) => group,
-            None if joins_first => {
-                shard.groups.entry(Arc::clone(&name)).or_insert_with(|| Group::new(&name))
-            }
+            None if joins_first => shard
+                .groups
+                .entry(Arc::clone(&name))
+                .or_insert_with(|| Group::new(&name)),
             None => {
                 let response = refusal(&request, ErrorCode::UnknownMemberId);
                 self.respond(asker, response, fx);
@@ -295,7 +304,10 @@ impl Broker {
         now: Micros,
         fx: &mut Effects,
     ) {
-        let group = self.groups.get(&partition).and_then(|shard| shard.groups.get(name));
+        let group = self
+            .groups
+            .get(&partition)
+            .and_then(|shard| shard.groups.get(name));
         if let Some(group) = group {
             self.groups_at = self.groups_at.min(group.next_deadline());
         }
@@ -349,7 +361,12 @@ impl Broker {
             return;
         };
         let mut outcome = Outcome::default();
-        group.stored(generation, result.map_err(coordinator_error), now, &mut outcome);
+        group.stored(
+            generation,
+            result.map_err(coordinator_error),
+            now,
+            &mut outcome,
+        );
         self.carry_out(partition, name, outcome, now, fx);
     }
 

@@ -2,6 +2,7 @@
 //! is collected in an [`Outcome`].
 
 use super::coordinator::Asker;
+use super::group_state::{Gathering, Member, Outcome, State, Store};
 use super::internal::{InternalRecord, StoredMember};
 use super::protocol::{
     ErrorCode, GroupMember, JoinError, JoinedGroup, PartitionId, RebalanceProtocol, Request,
@@ -10,60 +11,6 @@ use super::protocol::{
 use crate::fabric::actor::Micros;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// What a group decided.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    pub(super) replies: Vec<(Asker, Response)>,
-    pub(super) notes: Vec<(&'static str, String)>,
-    pub(super) store: Option<Store>,
-}
-
-/// What is to be stored in the log.
-#[derive(Debug)]
-pub(super) struct Store {
-    pub(super) record: InternalRecord,
-    /// Whose assignment takes effect once it is stored.
-    pub(super) generation: Option<i32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Empty,
-    PreparingRebalance,
-    CompletingRebalance,
-    Stable,
-}
-
-#[derive(Debug)]
-struct Member {
-    session_ms: u32,
-    rebalance_ms: u32,
-    protocol: RebalanceProtocol,
-    subscription: Subscription,
-    assignment: Vec<PartitionId>,
-    joining: Option<Asker>,
-    syncing: Option<Asker>,
-    expires_at: Micros,
-}
-
-impl Member {
-    fn waits(&self) -> bool {
-        self.joining.is_some() || self.syncing.is_some()
-    }
-
-    fn alive_until(&mut self, now: Micros) {
-        self.expires_at = now.plus_ms(u64::from(self.session_ms));
-    }
-}
-
-/// The delay before the first rebalance of an empty group, so that members gather.
-#[derive(Debug, Clone, Copy)]
-struct Gathering {
-    delay_ms: u64,
-    remaining_ms: u64,
-    somebody_came: bool,
-}
 
 /// A group.
 #[derive(Debug)]
@@ -143,7 +90,11 @@ impl Group {
     }
 
     /// Kafka's `validateOffsetCommit` for transactional commits.
-    pub(super) fn validate_commit(&self, generation: i32, member_id: &str) -> Result<(), ErrorCode> {
+    pub(super) fn validate_commit(
+        &self,
+        generation: i32,
+        member_id: &str,
+    ) -> Result<(), ErrorCode> {
         if generation < 0 && (self.state == State::Empty || member_id.is_empty()) {
             return Ok(());
         }
@@ -162,7 +113,11 @@ impl Group {
         let members = members.map(|member| member.expires_at);
         let promised = self.promised.values().copied();
         let rounds = self.join_deadline.min(self.sync_deadline);
-        members.chain(promised).min().unwrap_or(Micros::MAX).min(rounds)
+        members
+            .chain(promised)
+            .min()
+            .unwrap_or(Micros::MAX)
+            .min(rounds)
     }
 
     /// JoinGroup, SyncGroup, Heartbeat or LeaveGroup. An error is the answer.
@@ -232,7 +187,10 @@ impl Group {
         now: Micros,
         out: &mut Outcome,
     ) -> Result<(), ErrorCode> {
-        let mut others = self.members.iter().filter(|(id, _)| *id != joining.member_id);
+        let mut others = self
+            .members
+            .iter()
+            .filter(|(id, _)| *id != joining.member_id);
         if others.any(|(_, member)| member.protocol != joining.protocol) {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
@@ -306,7 +264,11 @@ impl Group {
     }
 
     fn rebalance_timeout_ms(&self) -> u64 {
-        let longest = self.members.values().map(|member| member.rebalance_ms).max();
+        let longest = self
+            .members
+            .values()
+            .map(|member| member.rebalance_ms)
+            .max();
         u64::from(longest.unwrap_or(0))
     }
 
@@ -360,7 +322,8 @@ impl Group {
         self.members.retain(|id, member| {
             let came = member.joining.is_some();
             if !came {
-                out.notes.push(("member-expired", format!("{id} did not rejoin")));
+                out.notes
+                    .push(("member-expired", format!("{id} did not rejoin")));
             }
             came
         });
@@ -375,7 +338,12 @@ impl Group {
         }
         self.state = State::CompletingRebalance;
         self.sync_deadline = now.plus_ms(self.rebalance_timeout_ms());
-        let text = format!("{} {} of {}", self.name, self.generation, self.members.len());
+        let text = format!(
+            "{} {} of {}",
+            self.name,
+            self.generation,
+            self.members.len()
+        );
         out.notes.push(("group-generation", text));
         let ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
         for id in ids {
@@ -392,7 +360,10 @@ impl Group {
         self.state = State::Empty;
         self.leader = None;
         self.sync_deadline = Micros::MAX;
-        out.notes.push(("group-generation", format!("{} {} empty", self.name, self.generation)));
+        out.notes.push((
+            "group-generation",
+            format!("{} {} empty", self.name, self.generation),
+        ));
         out.store = Some(Store {
             record: self.record(),
             generation: None,
@@ -402,10 +373,14 @@ impl Group {
     fn joined(&self, member_id: &Arc<str>) -> JoinedGroup {
         let leader = self.leader.clone().unwrap_or_else(|| Arc::clone(member_id));
         let members = match leader == *member_id {
-            true => self.members.iter().map(|(id, member)| GroupMember {
-                member_id: Arc::clone(id),
-                subscription: member.subscription.clone(),
-            }).collect(),
+            true => self
+                .members
+                .iter()
+                .map(|(id, member)| GroupMember {
+                    member_id: Arc::clone(id),
+                    subscription: member.subscription.clone(),
+                })
+                .collect(),
             false => Vec::new(),
         };
         JoinedGroup {
@@ -460,7 +435,8 @@ impl Group {
             State::Stable => {
                 member.alive_until(now);
                 let assignment = member.assignment.clone();
-                out.replies.push((asker, Response::SyncGroup(Ok(assignment))));
+                out.replies
+                    .push((asker, Response::SyncGroup(Ok(assignment))));
                 Ok(())
             }
             State::CompletingRebalance => {
@@ -501,13 +477,19 @@ impl Group {
             member.alive_until(now);
             if let Some(asker) = member.syncing.take() {
                 let assignment = member.assignment.clone();
-                out.replies.push((asker, Response::SyncGroup(Ok(assignment))));
+                out.replies
+                    .push((asker, Response::SyncGroup(Ok(assignment))));
             }
         }
         self.sync_deadline = Micros::MAX;
     }
 
-    fn heartbeat(&mut self, member_id: &str, generation: i32, now: Micros) -> Result<(), ErrorCode> {
+    fn heartbeat(
+        &mut self,
+        member_id: &str,
+        generation: i32,
+        now: Micros,
+    ) -> Result<(), ErrorCode> {
         let member = self.members.get_mut(member_id);
         let member = member.ok_or(ErrorCode::UnknownMemberId)?;
         if generation != self.generation {
@@ -561,10 +543,14 @@ impl Group {
         }
         if self.sync_deadline <= now {
             self.sync_deadline = Micros::MAX;
-            let silent = self.members.iter().filter(|(_, member)| member.syncing.is_none());
+            let silent = self
+                .members
+                .iter()
+                .filter(|(_, member)| member.syncing.is_none());
             let silent: Vec<Arc<str>> = silent.map(|(id, _)| Arc::clone(id)).collect();
             for id in silent {
-                out.notes.push(("member-expired", format!("{id} did not sync")));
+                out.notes
+                    .push(("member-expired", format!("{id} did not sync")));
                 self.remove(&id, now, out);
             }
         }

@@ -4,11 +4,11 @@
 use super::broker::Broker;
 use super::coordinator::{Asker, Markers, Sent, Then, Unverified, Verification};
 use super::internal::{InternalRequest, InternalResponse, MarkerResult, TxnState, Verdict};
+use super::producer_state::Origin;
 use super::protocol::{
     Batch, BrokerId, ErrorCode, Offset, PartitionId, Payload, ProducerId, ProducerStamp, Response,
     TopicPartition,
 };
-use super::producer_state::Origin;
 use crate::fabric::actor::{Effects, Micros};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -78,7 +78,10 @@ impl Broker {
         }
         let mut by_leader: BTreeMap<BrokerId, Vec<TopicPartition>> = BTreeMap::new();
         for tp in txn.outstanding.iter().filter(|tp| !under_way(tp)) {
-            let slot = self.layout.slot(*tp).expect("partitions were checked when added");
+            let slot = self
+                .layout
+                .slot(*tp)
+                .expect("partitions were checked when added");
             match image.partitions[slot].leader {
                 Some(leader) => by_leader.entry(leader).or_default().push(*tp),
                 None => {
@@ -107,7 +110,10 @@ impl Broker {
                 producer_epoch: record.producer_epoch,
                 partitions,
             });
-            let address = self.directory.broker(to).expect("leaders are in the directory");
+            let address = self
+                .directory
+                .broker(to)
+                .expect("leaders are in the directory");
             self.ask(address, request, what, now, fx);
         }
     }
@@ -145,7 +151,10 @@ impl Broker {
                 // A newer coordinator finishes this transaction; this one never will.
                 Some((_, MarkerResult::Fenced)) => {
                     txn.outstanding.clear();
-                    fx.note("producer-fenced", format_args!("marker of {}", markers.transactional_id));
+                    fx.note(
+                        "producer-fenced",
+                        format_args!("marker of {}", markers.transactional_id),
+                    );
                     return;
                 }
                 _ => retry = true,
@@ -251,7 +260,10 @@ impl Broker {
     ) -> Result<(), ErrorCode> {
         let stamp = marker.producer.expect("markers have a producer");
         let (slot, replica) = self.led(tp)?;
-        if !replica.producers.check_marker(stamp.id, stamp.epoch, coordinator_epoch) {
+        if !replica
+            .producers
+            .check_marker(stamp.id, stamp.epoch, coordinator_epoch)
+        {
             return Err(ErrorCode::InvalidProducerEpoch);
         }
         self.append(tp, marker, deadline, Then::Marker { op, tp })?;

@@ -5,10 +5,12 @@
 
 pub mod broker;
 mod client_requests;
+mod cluster_member;
 pub mod controller;
 mod coordinator;
 mod group;
 mod group_membership;
+mod group_state;
 pub mod internal;
 pub mod layout;
 pub mod log;
@@ -18,7 +20,6 @@ mod producer_state;
 pub mod protocol;
 mod replica;
 mod replication;
-
 
 #[cfg(test)]
 mod tests;

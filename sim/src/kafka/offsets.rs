@@ -45,8 +45,14 @@ impl OffsetsState {
             }
             Payload::Marker { commit, .. } => {
                 let ended = self.pending.remove(&stamp.id).unwrap_or_default();
-                for pending in ended.into_iter().filter(|_| *commit) {
-                    if self.commit(&pending) {
+                for (index, pending) in ended.iter().enumerate().filter(|_| *commit) {
+                    // Of one transaction only the last word on a partition is ever seen (a request
+                    // may have arrived twice).
+                    let later = &ended[index + 1..];
+                    let overruled = later
+                        .iter()
+                        .any(|l| l.commit.tp == pending.commit.tp && l.group == pending.group);
+                    if !overruled && self.commit(pending) {
                         on_commit(&pending.group, &pending.commit);
                     }
                 }
@@ -58,7 +64,10 @@ impl OffsetsState {
     /// A commit written later in the log stands against one written earlier, whatever the order of
     /// their markers.
     fn commit(&mut self, pending: &Pending) -> bool {
-        let group = self.committed.entry(Arc::clone(&pending.group)).or_default();
+        let group = self
+            .committed
+            .entry(Arc::clone(&pending.group))
+            .or_default();
         let known = group.get(&pending.commit.tp);
         if known.is_some_and(|known| known.written_at > pending.written_at) {
             return false;

@@ -223,7 +223,9 @@ impl ProducerStates {
 impl ProducerStates {
     /// Every aborted transaction: producer id, first offset, offset of its marker.
     pub(super) fn all_aborted(&self) -> impl Iterator<Item = (ProducerId, Offset, Offset)> + '_ {
-        self.aborted.iter().map(|a| (a.producer_id, a.first, a.last))
+        self.aborted
+            .iter()
+            .map(|a| (a.producer_id, a.first, a.last))
     }
 }
 

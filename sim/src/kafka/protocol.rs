@@ -395,7 +395,7 @@ pub struct GroupMember {
 
 /// Responses. The variant answers the request of the same name.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::type_complexity)]
 pub enum Response {
     Metadata {
         /// Brokers that are alive as far as the asked one knows.

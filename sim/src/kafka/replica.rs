@@ -126,7 +126,11 @@ impl Replica {
             .map(|id| Follower {
                 id: *id,
                 end: None,
-                caught_up_at: if registration.isr.contains(id) { now } else { Micros(0) },
+                caught_up_at: if registration.isr.contains(id) {
+                    now
+                } else {
+                    Micros(0)
+                },
                 fetched_at: Micros(0),
                 leader_end_at_fetch: Offset(0),
                 broker_epoch: -1,
@@ -141,7 +145,11 @@ impl Replica {
     }
 
     /// Appends as the leader.
-    pub(super) fn append(&mut self, mut batch: Batch, origin: Origin) -> Result<Appended, ErrorCode> {
+    pub(super) fn append(
+        &mut self,
+        mut batch: Batch,
+        origin: Origin,
+    ) -> Result<Appended, ErrorCode> {
         if let Some((base, next)) = self.producers.check(&batch, origin)? {
             return Ok(Appended { base, next });
         }
@@ -201,7 +209,12 @@ impl Replica {
 
     /// Moves the leader's high watermark to the least log end of the maximal ISR (and of those about
     /// to join it). Returns whether it moved.
-    pub(super) fn advance(&mut self, min_insync_replicas: usize, lag_max_ms: u64, now: Micros) -> bool {
+    pub(super) fn advance(
+        &mut self,
+        min_insync_replicas: usize,
+        lag_max_ms: u64,
+        now: Micros,
+    ) -> bool {
         if !self.leads() || self.under_min_isr(min_insync_replicas) {
             return false;
         }

@@ -154,7 +154,11 @@ impl Broker {
         let partitions = fetcher
             .changed
             .drain(..)
-            .filter_map(|slot| replicas[slot].as_ref().map(|replica| position(slot, replica)))
+            .filter_map(|slot| {
+                replicas[slot]
+                    .as_ref()
+                    .map(|replica| position(slot, replica))
+            })
             .collect();
         let request = InternalRequest::ReplicaFetch {
             broker: self.id,
@@ -185,7 +189,10 @@ impl Broker {
         now: Micros,
         fx: &mut Effects,
     ) {
-        let found = self.fetchers.iter().position(|f| f.correlation == correlation);
+        let found = self
+            .fetchers
+            .iter()
+            .position(|f| f.correlation == correlation);
         let Some(index) = found else {
             return;
         };
@@ -201,7 +208,13 @@ impl Broker {
         self.fetch(index, now, fx);
     }
 
-    fn take_fetched(&mut self, index: usize, fetched: ReplicaFetched, now: Micros, fx: &mut Effects) {
+    fn take_fetched(
+        &mut self,
+        index: usize,
+        fetched: ReplicaFetched,
+        now: Micros,
+        fx: &mut Effects,
+    ) {
         let slot = fetched.slot;
         let leader = Role::Follower(self.fetchers[index].leader);
         let replica = self.replicas.get_mut(slot).and_then(Option::as_mut);
@@ -224,7 +237,10 @@ impl Broker {
             ReplicaFetchResult::Diverging { epoch, end_offset } => {
                 let before = replica.log.end();
                 if let Some(end) = replica.truncate_to(epoch, end_offset) {
-                    fx.note("truncated", format_args!("slot {slot} from {before} to {end}"));
+                    fx.note(
+                        "truncated",
+                        format_args!("slot {slot} from {before} to {end}"),
+                    );
                 }
                 self.fetchers[index].changed.push(slot);
             }
@@ -294,14 +310,16 @@ impl Broker {
                 parked: None,
             };
             self.sessions.insert(place.broker, session);
-        } else if known.is_some_and(|s| s.session == place.session && s.next_sequence == place.sequence)
+        } else if known
+            .is_some_and(|s| s.session == place.session && s.next_sequence == place.sequence)
         {
             let session = self.sessions.get_mut(&place.broker).expect("just seen");
             session.next_sequence += 1;
         } else {
             // A stray of an older session, or repeated: nobody waits for it. Otherwise something
             // between was lost (or this process is new): the follower must say everything again.
-            let gap = known.is_some_and(|s| s.session == place.session && s.next_sequence < place.sequence);
+            let gap = known
+                .is_some_and(|s| s.session == place.session && s.next_sequence < place.sequence);
             if place.session > newest || gap {
                 let response = InternalResponse::ReplicaFetch { partitions: None };
                 self.respond(asker, Response::Internal(response), fx);
@@ -314,7 +332,11 @@ impl Broker {
         let until = now.plus_ms(self.config.replica_fetch_wait_max_ms);
         let session = self.sessions.get_mut(&place.broker).expect("made above");
         session.parked = Some((asker, until));
-        if session.touched.iter().any(|slot| has_news(session, &self.replicas, *slot)) {
+        if session
+            .touched
+            .iter()
+            .any(|slot| has_news(session, &self.replicas, *slot))
+        {
             self.answer_follower(place.broker, fx);
         }
     }
@@ -327,7 +349,9 @@ impl Broker {
         let Some(entry) = session.parts.get_mut(slot) else {
             return;
         };
-        let told = entry.as_ref().map_or(Offset(-1), |part| part.told_high_watermark);
+        let told = entry
+            .as_ref()
+            .map_or(Offset(-1), |part| part.told_high_watermark);
         let touched = entry.as_ref().is_some_and(|part| part.touched);
         *entry = Some(Part {
             position,
@@ -345,7 +369,8 @@ impl Broker {
             return;
         };
         let broker_epoch = session.broker_epoch;
-        let (Some(part), Some(replica)) = (session.parts[slot].as_mut(), self.replicas[slot].as_mut())
+        let (Some(part), Some(replica)) =
+            (session.parts[slot].as_mut(), self.replicas[slot].as_mut())
         else {
             return;
         };
@@ -354,9 +379,9 @@ impl Broker {
             return;
         }
         let image = self.image.as_ref();
-        let eligible = image.and_then(|image| image.broker(id)).is_some_and(|b| {
-            !b.fenced && b.epoch == broker_epoch
-        });
+        let eligible = image
+            .and_then(|image| image.broker(id))
+            .is_some_and(|b| !b.fenced && b.epoch == broker_epoch);
         let end = part.position.offset;
         if replica.follower_fetched(id, broker_epoch, end, eligible, now) {
             self.consider_joining(slot);
@@ -442,7 +467,8 @@ fn compare(position: &ReplicaFetchPartition, replica: &Replica) -> PartState {
 /// Is there something that a waiting follower should hear at once? A higher high watermark is not:
 /// it goes along with the next answer.
 fn has_news(session: &Session, replicas: &[Option<Replica>], slot: usize) -> bool {
-    let (Some(part), Some(replica)) = (session.parts[slot].as_ref(), replicas[slot].as_ref()) else {
+    let (Some(part), Some(replica)) = (session.parts[slot].as_ref(), replicas[slot].as_ref())
+    else {
         return false;
     };
     match part.state {

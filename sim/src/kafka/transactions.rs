@@ -5,8 +5,8 @@ use super::broker::Broker;
 use super::coordinator::{Asker, Then, Transition, TxnReply, coordinator_error};
 use super::internal::{InternalRecord, TxnRecord, TxnState, Verdict};
 use super::protocol::{
-    Batch, ErrorCode, LeaderEpoch, Offset, PartitionId, Payload, ProducerEpoch, ProducerId, Request,
-    Response, TRANSACTIONS_TOPIC, TopicPartition,
+    Batch, ErrorCode, LeaderEpoch, Offset, PartitionId, Payload, ProducerEpoch, ProducerId,
+    Request, Response, TRANSACTIONS_TOPIC, TopicPartition,
 };
 use crate::fabric::actor::{Effects, Micros};
 use std::collections::BTreeMap;
@@ -96,7 +96,8 @@ impl Broker {
                 transactional_id,
                 transaction_timeout_ms,
             } => {
-                let done = self.init_producer_id(asker, transactional_id, transaction_timeout_ms, now, fx);
+                let done =
+                    self.init_producer_id(asker, transactional_id, transaction_timeout_ms, now, fx);
                 if let Some(result) = done.transpose() {
                     self.respond(asker, Response::InitProducerId(result), fx);
                 }
@@ -114,7 +115,9 @@ impl Broker {
                 };
                 let exist = partitions.iter().all(|tp| self.layout.slot(*tp).is_some());
                 let result = match exist {
-                    true => self.add_partitions(&claim, partitions, TxnReply::AddPartitions(asker), now),
+                    true => {
+                        self.add_partitions(&claim, partitions, TxnReply::AddPartitions(asker), now)
+                    }
                     false => Err(ErrorCode::UnknownTopicOrPartition),
                 };
                 if let Some(result) = result.transpose() {
@@ -133,7 +136,8 @@ impl Broker {
                     epoch: producer_epoch,
                 };
                 let partitions = vec![self.layout.group_partition(&group)];
-                let result = self.add_partitions(&claim, partitions, TxnReply::AddOffsets(asker), now);
+                let result =
+                    self.add_partitions(&claim, partitions, TxnReply::AddOffsets(asker), now);
                 if let Some(result) = result.transpose() {
                     self.respond(asker, Response::AddOffsetsToTxn(result), fx);
                 }
@@ -232,7 +236,10 @@ impl Broker {
                 Err(ErrorCode::ConcurrentTransactions)
             }
             TxnState::Ongoing => {
-                fx.note("producer-fenced", format_args!("{id} epoch {}", next.producer_epoch));
+                fx.note(
+                    "producer-fenced",
+                    format_args!("{id} epoch {}", next.producer_epoch),
+                );
                 self.fence(partition, &id, TxnReply::Fence(asker), now)?;
                 Ok(None)
             }
@@ -289,7 +296,9 @@ impl Broker {
     ) -> Result<Option<()>, ErrorCode> {
         let (partition, txn) = self.claimed(claim)?;
         let state = txn.record.state;
-        if txn.pending.is_some() || matches!(state, TxnState::PrepareCommit | TxnState::PrepareAbort) {
+        if txn.pending.is_some()
+            || matches!(state, TxnState::PrepareCommit | TxnState::PrepareAbort)
+        {
             return Err(ErrorCode::ConcurrentTransactions);
         }
         let mut next = txn.record.clone();
@@ -376,7 +385,13 @@ impl Broker {
         })
     }
 
-    fn transition_failed(&mut self, partition: PartitionId, id: &str, reply: TxnReply, now: Micros) {
+    fn transition_failed(
+        &mut self,
+        partition: PartitionId,
+        id: &str,
+        reply: TxnReply,
+        now: Micros,
+    ) {
         let shard = self.transactions.get_mut(&partition);
         let Some(txn) = shard.and_then(|shard| shard.ids.get_mut(id)) else {
             return;
@@ -428,7 +443,10 @@ impl Broker {
                 txn.failed_fence = false;
                 txn.record = next;
                 note_state(txn, fx);
-                if matches!(txn.record.state, TxnState::PrepareCommit | TxnState::PrepareAbort) {
+                if matches!(
+                    txn.record.state,
+                    TxnState::PrepareCommit | TxnState::PrepareAbort
+                ) {
                     txn.begin_markers(now);
                     self.send_markers(partition, &id, now, fx);
                 }
@@ -436,9 +454,10 @@ impl Broker {
             }
         };
         let (asker, response) = match reply {
-            TxnReply::InitProducerId(asker) => {
-                (asker, Response::InitProducerId(result.map(|()| (producer_id, epoch))))
-            }
+            TxnReply::InitProducerId(asker) => (
+                asker,
+                Response::InitProducerId(result.map(|()| (producer_id, epoch))),
+            ),
             TxnReply::Fence(asker) => {
                 let error = result.err().unwrap_or(ErrorCode::ConcurrentTransactions);
                 (asker, Response::InitProducerId(Err(error)))
@@ -515,7 +534,10 @@ impl Broker {
                 }
             }
             for (id, txn) in &mut shard.ids {
-                if matches!(txn.record.state, TxnState::PrepareCommit | TxnState::PrepareAbort) {
+                if matches!(
+                    txn.record.state,
+                    TxnState::PrepareCommit | TxnState::PrepareAbort
+                ) {
                     txn.begin_markers(now);
                     prepared.push((*partition, Arc::clone(id)));
                 }

@@ -35,7 +35,9 @@ pub fn committed_view(brokers: &[&Broker], tp: TopicPartition) -> Vec<(Offset, R
         let ranges = producer.and_then(|stamp| aborted.get(&stamp.id));
         let is_aborted = ranges.is_some_and(|ranges| {
             let after = ranges.partition_point(|(_, last)| *last < batch.base_offset);
-            ranges.get(after).is_some_and(|(first, _)| *first <= batch.base_offset)
+            ranges
+                .get(after)
+                .is_some_and(|(first, _)| *first <= batch.base_offset)
         });
         if !is_aborted {
             let mut offset = batch.base_offset;

@@ -1,6 +1,7 @@
 //! Tests of the cluster on a tiny synchronous network: every message takes one millisecond, and a
 //! test may lose, hold or repeat whatever it likes.
 
+mod chaos;
 mod groups;
 mod partitions;
 mod transactions;
@@ -151,7 +152,10 @@ impl World {
     }
 
     fn transmit(&mut self, from: Address, to: Address, message: Message) {
-        let fate = self.rule.as_mut().map_or(Fate::Deliver, |rule| rule(from, to, &message));
+        let fate = self
+            .rule
+            .as_mut()
+            .map_or(Fate::Deliver, |rule| rule(from, to, &message));
         match fate {
             Fate::Lose => {}
             Fate::Hold => self.held.push((from, to, message)),
@@ -181,7 +185,12 @@ impl World {
         loop {
             let message_at = self.queue.keys().next().map_or(Micros::MAX, |(at, _)| *at);
             let (wake_at, sleeper) = (0..=3)
-                .map(|id| (self.actor(Address(id)).expect("exists").next_wake(), Address(id)))
+                .map(|id| {
+                    (
+                        self.actor(Address(id)).expect("exists").next_wake(),
+                        Address(id),
+                    )
+                })
                 .min()
                 .expect("four actors");
             let next = message_at.min(wake_at);
@@ -238,7 +247,9 @@ impl World {
 
     fn leader(&self, tp: TopicPartition) -> BrokerId {
         let slot = self.brokers[0].layout().slot(tp).expect("exists");
-        self.controller.image().partitions[slot].leader.expect("has a leader")
+        self.controller.image().partitions[slot]
+            .leader
+            .expect("has a leader")
     }
 
     fn followers(&self, tp: TopicPartition) -> Vec<BrokerId> {
@@ -304,7 +315,9 @@ impl World {
         let brokers: Vec<&Broker> = self.brokers.iter().collect();
         let records = committed_view(&brokers, tp).into_iter();
         let text = |value: Option<Bytes>| String::from_utf8(value.expect("set").to_vec());
-        records.map(|(_, record)| text(record.value).expect("text")).collect()
+        records
+            .map(|(_, record)| text(record.value).expect("text"))
+            .collect()
     }
 
     fn history(&self, group: &str) -> Vec<OffsetCommit> {

@@ -15,16 +15,25 @@ fn stamp(id: ProducerId, epoch: ProducerEpoch, sequence: i32) -> Option<Producer
 fn an_acknowledged_record_is_on_every_in_sync_replica() {
     let mut world = World::new();
     let input = tp(INPUT, 0);
-    assert_eq!(world.produce(input, batch(&["a", "b"], None)), Ok(Offset(0)));
+    assert_eq!(
+        world.produce(input, batch(&["a", "b"], None)),
+        Ok(Offset(0))
+    );
     assert_eq!(world.produce(input, batch(&["c"], None)), Ok(Offset(2)));
     for id in 1..=3 {
-        let view = world.broker(BrokerId(id)).replica_view(input).expect("replica");
+        let view = world
+            .broker(BrokerId(id))
+            .replica_view(input)
+            .expect("replica");
         assert_eq!(view.log.end(), Offset(3));
     }
     // Followers learn the last high watermark with the end of their long poll.
     world.run(600);
     for id in 1..=3 {
-        let view = world.broker(BrokerId(id)).replica_view(input).expect("replica");
+        let view = world
+            .broker(BrokerId(id))
+            .replica_view(input)
+            .expect("replica");
         assert_eq!(view.high_watermark, Offset(3));
     }
     assert_eq!(world.visible(input), ["a", "b", "c"]);
@@ -37,7 +46,10 @@ fn a_follower_that_does_not_fetch_holds_back_the_acknowledgement_until_it_leaves
     let dead = world.followers(input)[0];
     world.crash(dead);
     let asked = world.now;
-    assert_eq!(world.produce(input, batch(&["a"], None)), Err(ErrorCode::RequestTimedOut));
+    assert_eq!(
+        world.produce(input, batch(&["a"], None)),
+        Err(ErrorCode::RequestTimedOut)
+    );
     world.run(9_000);
     assert_eq!(world.isr(input), 2);
     assert!(world.now.since(asked) < Micros::from_ms(16_000));
@@ -63,7 +75,10 @@ fn a_leader_removes_a_lagging_follower_and_takes_it_back() {
         } if from == Address(slow.0) => Fate::Lose,
         _ => Fate::Deliver,
     }));
-    assert_eq!(world.produce(input, batch(&["a"], None)), Err(ErrorCode::RequestTimedOut));
+    assert_eq!(
+        world.produce(input, batch(&["a"], None)),
+        Err(ErrorCode::RequestTimedOut)
+    );
     world.run(20_000);
     assert!(world.count("isr-shrunk") >= 1);
     assert_eq!(world.isr(input), 2);
@@ -108,7 +123,10 @@ fn what_an_isolated_leader_alone_has_is_cut_when_it_returns() {
     assert_eq!(world.produce(input, batch(&["a"], None)), Ok(Offset(0)));
     let old = world.leader(input);
     world.rule = Some(isolate(old));
-    let lost = world.send(old, World::produce_request(input, batch(&["lost", "lost"], None)));
+    let lost = world.send(
+        old,
+        World::produce_request(input, batch(&["lost", "lost"], None)),
+    );
     world.run(12_000);
     assert_ne!(world.leader(input), old);
     let timed_out = world.answers.remove(&lost);
@@ -149,7 +167,9 @@ fn a_crashed_broker_keeps_its_log_and_acknowledged_records_survive_failover() {
     let mut world = World::new();
     let input = tp(INPUT, 1);
     for text in ["a", "b", "c"] {
-        world.produce(input, batch(&[text], None)).expect("accepted");
+        world
+            .produce(input, batch(&[text], None))
+            .expect("accepted");
     }
     let old = world.leader(input);
     world.crash(old);
@@ -168,17 +188,32 @@ fn a_crashed_broker_keeps_its_log_and_acknowledged_records_survive_failover() {
 fn a_repeated_batch_is_answered_with_its_first_offset_and_not_appended() {
     let mut world = World::new();
     let input = tp(INPUT, 0);
-    assert_eq!(world.produce(input, batch(&["a"], stamp(9, 0, 0))), Ok(Offset(0)));
-    assert_eq!(world.produce(input, batch(&["b", "c"], stamp(9, 0, 1))), Ok(Offset(1)));
-    assert_eq!(world.produce(input, batch(&["b", "c"], stamp(9, 0, 1))), Ok(Offset(1)));
-    assert_eq!(world.produce(input, batch(&["a"], stamp(9, 0, 0))), Ok(Offset(0)));
+    assert_eq!(
+        world.produce(input, batch(&["a"], stamp(9, 0, 0))),
+        Ok(Offset(0))
+    );
+    assert_eq!(
+        world.produce(input, batch(&["b", "c"], stamp(9, 0, 1))),
+        Ok(Offset(1))
+    );
+    assert_eq!(
+        world.produce(input, batch(&["b", "c"], stamp(9, 0, 1))),
+        Ok(Offset(1))
+    );
+    assert_eq!(
+        world.produce(input, batch(&["a"], stamp(9, 0, 0))),
+        Ok(Offset(0))
+    );
     let gap = world.produce(input, batch(&["x"], stamp(9, 0, 5)));
     assert_eq!(gap, Err(ErrorCode::OutOfOrderSequenceNumber));
     assert_eq!(world.visible(input), ["a", "b", "c"]);
     // A new epoch begins at 0 and fences the old one.
     let wrong = world.produce(input, batch(&["x"], stamp(9, 1, 3)));
     assert_eq!(wrong, Err(ErrorCode::OutOfOrderSequenceNumber));
-    assert_eq!(world.produce(input, batch(&["d"], stamp(9, 1, 0))), Ok(Offset(3)));
+    assert_eq!(
+        world.produce(input, batch(&["d"], stamp(9, 1, 0))),
+        Ok(Offset(3))
+    );
     let fenced = world.produce(input, batch(&["x"], stamp(9, 0, 3)));
     assert_eq!(fenced, Err(ErrorCode::InvalidProducerEpoch));
 }
@@ -187,20 +222,29 @@ fn a_repeated_batch_is_answered_with_its_first_offset_and_not_appended() {
 fn duplicates_are_still_recognised_by_the_next_leader_and_after_a_restart() {
     let mut world = World::new();
     let input = tp(INPUT, 0);
-    assert_eq!(world.produce(input, batch(&["a"], stamp(9, 0, 0))), Ok(Offset(0)));
+    assert_eq!(
+        world.produce(input, batch(&["a"], stamp(9, 0, 0))),
+        Ok(Offset(0))
+    );
     let old = world.leader(input);
     world.crash(old);
     world.run(10_000);
     world.restart(old);
     world.run(3_000);
-    assert_eq!(world.produce(input, batch(&["a"], stamp(9, 0, 0))), Ok(Offset(0)));
+    assert_eq!(
+        world.produce(input, batch(&["a"], stamp(9, 0, 0))),
+        Ok(Offset(0))
+    );
     for dead in world.followers(input) {
         world.crash(dead);
         world.run(1);
         world.restart(dead);
     }
     world.run(15_000);
-    assert_eq!(world.produce(input, batch(&["a"], stamp(9, 0, 0))), Ok(Offset(0)));
+    assert_eq!(
+        world.produce(input, batch(&["a"], stamp(9, 0, 0))),
+        Ok(Offset(0))
+    );
     assert_eq!(world.visible(input), ["a"]);
 }
 
@@ -234,9 +278,14 @@ fn producer_ids_are_unique_in_the_cluster_and_over_restarts() {
 fn fetch_checks_leader_offset_and_epoch() {
     let mut world = World::new();
     let input = tp(INPUT, 0);
-    world.produce(input, batch(&["a", "b"], None)).expect("accepted");
+    world
+        .produce(input, batch(&["a", "b"], None))
+        .expect("accepted");
     assert_eq!(world.fetch(input, 1).batches.len(), 1);
-    assert_eq!(world.fetch(input, 3).error, Some(ErrorCode::OffsetOutOfRange));
+    assert_eq!(
+        world.fetch(input, 3).error,
+        Some(ErrorCode::OffsetOutOfRange)
+    );
     let leader = world.leader(input);
     let follower = world.followers(input)[0];
     let mut fetch = |broker, current_leader_epoch| {
@@ -292,7 +341,9 @@ fn the_leader_stamps_topics_with_log_append_time() {
     world.run(1_234);
     let stamped = tp(STAMPED, 0);
     let sent = world.now.as_ms();
-    world.produce(stamped, batch(&["a"], None)).expect("accepted");
+    world
+        .produce(stamped, batch(&["a"], None))
+        .expect("accepted");
     let brokers: Vec<&Broker> = world.brokers.iter().collect();
     let (_, record) = committed_view(&brokers, stamped).remove(0);
     assert_eq!(record.timestamp.0, UNIX_MS + sent.cast_signed() + 1);
@@ -314,7 +365,11 @@ fn an_idle_cluster_is_quiet() {
     let before = world.messages;
     world.run(100_000);
     // Six fetchers that poll twice a second, three heartbeats every two seconds.
-    assert!(world.messages - before < 100 * (6 * 2 * 2 + 4), "{}", world.messages - before);
+    assert!(
+        world.messages - before < 100 * (6 * 2 * 2 + 4),
+        "{}",
+        world.messages - before
+    );
 }
 
 #[test]
