@@ -76,7 +76,7 @@ pub fn decode_event(value: &[u8]) -> Result<RawEvent<'_>, DecodeError> {
 /// A JSON string's text. `None` if it is no string, or names no Unicode text (a lone surrogate).
 pub(super) fn string_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
+    if inner.bytes().any(|byte| byte == b'\\') {
         return serde_json::from_str(raw.get()).ok().map(Cow::Owned);
     }
     Some(Cow::Borrowed(inner))
@@ -90,7 +90,10 @@ pub(super) fn number_of(raw: &RawValue) -> Option<&str> {
 
 /// A JSON number's text, if it is written without fraction and exponent.
 fn integer_of(raw: &RawValue) -> Option<&str> {
-    number_of(raw).filter(|text| !text.contains(['.', 'e', 'E']))
+    number_of(raw).filter(|text| {
+        text.bytes()
+            .all(|byte| byte == b'-' || byte.is_ascii_digit())
+    })
 }
 
 enum EventId<'a> {

@@ -107,7 +107,7 @@ impl PartitionTask {
             prepared.clear();
             prepared.extend(batch.iter().map(|record| self.prepare(record)));
             self.touch(&prepared);
-            for (record, prepared) in batch.iter().zip(prepared.drain(..)) {
+            for (record, prepared) in batch.iter().zip(&prepared) {
                 self.apply(record, prepared, outputs);
             }
         }
@@ -234,7 +234,7 @@ impl PartitionTask {
     fn apply(
         &mut self,
         record: &InputRecord<'_>,
-        prepared: Prepared,
+        prepared: &Prepared,
         outputs: &mut Vec<OutputRecord>,
     ) {
         assert!(
@@ -246,15 +246,21 @@ impl PartitionTask {
         self.ledger.position = record.offset.next();
         self.ledger.digest.chain(prepared.link);
         self.ledger.counters.records += 1;
-        let rejection = match prepared.event {
-            Ok(event) => match self.check_lateness(&event) {
-                None => return self.admit(record.offset, &event, outputs),
-                Some(rejection) => rejection,
-            },
-            Err(rejection) => rejection,
+        let event = match &prepared.event {
+            Ok(event) => event,
+            Err(rejection) => {
+                self.ledger
+                    .put_dead_letter(&self.config, record, rejection, outputs);
+                return;
+            }
         };
-        self.ledger
-            .put_dead_letter(&self.config, record, &rejection, outputs);
+        match self.check_lateness(event) {
+            Some(rejection) => {
+                self.ledger
+                    .put_dead_letter(&self.config, record, &rejection, outputs);
+            }
+            None => self.admit(record.offset, event, outputs),
+        }
     }
 
     fn check_lateness(&self, event: &Event) -> Option<Rejection> {
@@ -274,13 +280,11 @@ impl PartitionTask {
 
     fn admit(&mut self, offset: Offset, event: &Event, outputs: &mut Vec<OutputRecord>) {
         let at = self.bucket_of(event);
-        let bucket = self.buckets.at_mut(at);
-        let emitted = bucket.end() <= self.ledger.watermark.0;
+        let emitted = self.buckets.at(at).end() <= self.ledger.watermark.0;
         // Only a correction tells the values that it replaces.
-        let previous = emitted
-            .then(|| bucket.aggregate_of(event.ticker).cloned())
-            .flatten();
-        let slot = match bucket.add(event) {
+        let replaced = |bucket: &Bucket| bucket.aggregate_of(event.ticker).cloned();
+        let previous = emitted.then(|| replaced(self.buckets.at(at))).flatten();
+        let slot = match self.buckets.add(at, event) {
             Added::Duplicate => {
                 self.ledger.counters.duplicates += 1;
                 return;
@@ -288,7 +292,7 @@ impl PartitionTask {
             Added::First(slot) => slot,
             Added::Further(slot) => {
                 if emitted {
-                    bucket.raise_revision(slot);
+                    self.buckets.at_mut(at).raise_revision(slot);
                 }
                 slot
             }
@@ -297,6 +301,7 @@ impl PartitionTask {
         let cause = Cause::Record(offset);
         if emitted {
             // The event lies before the watermark, so it cannot move it.
+            let bucket = self.buckets.at(at);
             let (start, window) = (bucket.start, bucket.window(slot));
             self.ledger.put_result(
                 &self.config,

@@ -149,11 +149,21 @@ impl Bucket {
         self.start + WINDOW_MS
     }
 
+    fn holds(&self, ticker: TickerIndex) -> bool {
+        self.slots[usize::from(ticker)] != NO_WINDOW
+    }
+
+    fn ids_of(&self, ticker: TickerIndex) -> usize {
+        let window = self.windows.get(self.slots[usize::from(ticker)] as usize);
+        window.map_or(0, |window| window.ids.len())
+    }
+
     /// Counts an event in, unless its identity is there already.
-    pub(super) fn add(&mut self, event: &Event) -> Added {
+    /// `ids_expected` sizes the set of a new window.
+    fn add(&mut self, event: &Event, ids_expected: usize) -> Added {
         let slot = self.slots[usize::from(event.ticker)];
         if slot == NO_WINDOW {
-            return Added::First(self.open_window(event));
+            return Added::First(self.open_window(event, ids_expected));
         }
         let window = &mut self.windows[slot as usize];
         if event.deduplicate && !window.ids.insert(event.identity) {
@@ -164,8 +174,8 @@ impl Bucket {
         Added::Further(slot as usize)
     }
 
-    fn open_window(&mut self, event: &Event) -> usize {
-        let mut ids = IdSet::default();
+    fn open_window(&mut self, event: &Event, ids_expected: usize) -> usize {
+        let mut ids = IdSet::with_capacity(ids_expected);
         if event.deduplicate {
             ids.insert(event.identity);
         }
@@ -253,6 +263,22 @@ impl Buckets {
 
     pub(super) fn insert(&mut self, at: usize, bucket: Bucket) {
         self.buckets.insert(at, bucket);
+    }
+
+    /// Counts an event into the bucket at `at`. A new window's set is sized for as many identities
+    /// as the ticker had in the window before, so that it seldom grows.
+    pub(super) fn add(&mut self, at: usize, event: &Event) -> Added {
+        let (before, rest) = self.buckets.split_at_mut(at);
+        let bucket = rest.first_mut().expect("the caller has found the bucket");
+        let ids_expected = match before.last() {
+            Some(before) if !bucket.holds(event.ticker) => before.ids_of(event.ticker),
+            _ => 0,
+        };
+        bucket.add(event, ids_expected)
+    }
+
+    pub(super) fn at(&self, at: usize) -> &Bucket {
+        &self.buckets[at]
     }
 
     pub(super) fn at_mut(&mut self, at: usize) -> &mut Bucket {
