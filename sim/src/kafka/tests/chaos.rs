@@ -316,3 +316,26 @@ fn somebody_finds_the_coordinator_of_everything() {
     let partition = world.brokers[0].layout().transaction_partition(NAME);
     assert_eq!(found, world.leader(partition));
 }
+
+#[test]
+#[ignore = "long: for campaigns in release mode"]
+fn many_seeds_of_trouble() {
+    for seed in 1_000..4_000 {
+        survives(seed);
+    }
+}
+
+#[test]
+#[ignore = "long: to measure the CPU time of ten thousand virtual seconds with a transaction each"]
+fn steady_load() {
+    let mut world = World::new();
+    let mut ledger = Ledger::default();
+    let mut producer = world.try_init();
+    let end = Micros::from_ms(10_000_000);
+    while world.now < end {
+        world.transaction(&mut producer, "t", true, &mut ledger);
+        world.run(900);
+    }
+    assert!(ledger.unknown.is_empty());
+    println!("{} messages", world.messages);
+}
