@@ -176,7 +176,7 @@ fn recorded(record: world::RunRecord) -> RunRecord {
         commits,
         recoveries,
         fault_hits: hits.collect(),
-        unsent: record.unsent,
+        unsent: record.unsent as u64,
         history: History {
             rules: rules(&record.config),
             input_topic: record.config.kafka.input_topic.clone(),
