@@ -345,7 +345,7 @@ impl Broker {
         if moved {
             self.apply_offsets(slot);
         }
-        self.serve_followers(slot, now, fx);
+        self.serve_followers(slot, fx);
         self.serve_consumers(slot, fx);
         self.finish_waiters(slot, now, fx);
     }

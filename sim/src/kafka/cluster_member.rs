@@ -221,10 +221,12 @@ impl Broker {
             (Sent::Heartbeat, InternalResponse::BrokerHeartbeat { known: false, .. }) => {
                 self.broker_epoch = None;
                 self.heartbeat_at = Micros::MAX;
+                // Leaders must learn the new epoch: begin new sessions with the next metadata.
+                self.forget_fetched();
                 self.register(now, fx);
             }
             (Sent::AlterPartition { .. }, InternalResponse::AlterPartition { results }) => {
-                self.isr_changed(&results, fx);
+                self.isr_changed(&results);
             }
             (Sent::Markers(markers), InternalResponse::WriteTxnMarkers { results }) => {
                 self.markers_answered(&markers, &results, now, fx);

@@ -128,6 +128,11 @@ impl Broker {
         }
     }
 
+    /// The next metadata will begin new sessions with all leaders.
+    pub(super) fn forget_fetched(&mut self) {
+        self.fetchers.iter_mut().for_each(|f| f.parts.clear());
+    }
+
     fn renew_session(&mut self, index: usize, now: Micros, fx: &mut Effects) {
         // Correlations only grow, also from process to process: good numbers for sessions.
         let session = self.next_correlation();
@@ -189,11 +194,8 @@ impl Broker {
         now: Micros,
         fx: &mut Effects,
     ) {
-        let found = self
-            .fetchers
-            .iter()
-            .position(|f| f.correlation == correlation);
-        let Some(index) = found else {
+        let mut fetchers = self.fetchers.iter();
+        let Some(index) = fetchers.position(|f| f.correlation == correlation) else {
             return;
         };
         self.fetchers[index].correlation = 0;
@@ -402,7 +404,7 @@ impl Broker {
     }
 
     /// There is news about a partition that this broker leads.
-    pub(super) fn serve_followers(&mut self, slot: usize, _now: Micros, fx: &mut Effects) {
+    pub(super) fn serve_followers(&mut self, slot: usize, fx: &mut Effects) {
         let mut ready = Vec::new();
         for (id, session) in &mut self.sessions {
             session.touch(slot);
@@ -575,7 +577,7 @@ impl Broker {
     }
 
     /// The controller answered.
-    pub(super) fn isr_changed(&mut self, results: &[(usize, IsrResult)], _fx: &mut Effects) {
+    pub(super) fn isr_changed(&mut self, results: &[(usize, IsrResult)]) {
         for (slot, result) in results {
             let Some(replica) = self.replicas.get_mut(*slot).and_then(Option::as_mut) else {
                 continue;
