@@ -132,7 +132,7 @@ impl ConsumerActor {
             self.metadata.due(),
             self.coordinator.due(),
             self.membership
-                .due(settings.max_poll_interval_ms, coordinator_known),
+                .due(now, settings.max_poll_interval_ms, coordinator_known),
             self.fetcher.due(now, settings.queued_max_records),
             self.queries.due(now),
         ]
@@ -335,6 +335,21 @@ impl Actor for ConsumerActor {
 
     fn wake(&mut self, now: Micros, fx: &mut Effects) {
         for tag in self.requests.expire(now, fx) {
+            self.failed(now, tag, fx);
+        }
+        self.advance(now, fx);
+    }
+
+    fn connection_lost(&mut self, now: Micros, peer: Address, fx: &mut Effects) {
+        let failed = self.requests.disconnected(peer);
+        if failed.is_empty() {
+            return;
+        }
+        fx.note(
+            "client-disconnected",
+            format_args!("{} requests failed", failed.len()),
+        );
+        for tag in failed {
             self.failed(now, tag, fx);
         }
         self.advance(now, fx);

@@ -6,12 +6,13 @@
 //! Never here: knowledge of what brokers do inside, or of what records mean; clocks, threads,
 //! randomness other than a seed given at construction.
 //!
-//! The network of this world has no connections that break, only messages that are lost or late. So
-//! a request's timeout stands for a disconnect: all requests under way on that connection fail
-//! together ([`requests`]). A client that is dropped sends nothing, as a process that was killed.
+//! A request's timeout closes its connection, and all requests under way on it fail together
+//! ([`requests`]); so does a connection that the fabric reports as broken. A client that is dropped sends nothing, as a process that was killed.
 
 mod aborted;
 mod assignor;
+#[cfg(test)]
+mod cluster_tests;
 pub mod consumer;
 #[cfg(test)]
 mod consumer_tests;

@@ -2,7 +2,7 @@
 //!
 //! As in librdkafka, the timeout of one request closes its connection, and every request under way
 //! on that connection fails with it. Answers that come later belong to a closed connection and are
-//! ignored.
+//! ignored. A connection that the fabric reports as broken fails its requests in the same way.
 
 use crate::fabric::actor::{Address, Effects, Micros};
 use crate::kafka::protocol::{BrokerId, Message, Request};
@@ -124,10 +124,21 @@ impl<T> Requests<T> {
         if closed.is_empty() {
             return Vec::new();
         }
+        self.close(|pending| closed.contains(&(pending.broker, pending.connection)))
+    }
+
+    /// Tags of the requests that failed because the connections to `peer` broke.
+    pub(crate) fn disconnected(&mut self, peer: Address) -> Vec<T> {
+        let broker = self.directory.iter().find(|(_, address)| *address == peer);
+        let Some((broker, _)) = broker.copied() else {
+            return Vec::new();
+        };
+        self.close(|pending| pending.broker == broker)
+    }
+
+    fn close(&mut self, closed: impl Fn(&Pending<T>) -> bool) -> Vec<T> {
         self.pending
-            .extract_if(.., |_, pending| {
-                closed.contains(&(pending.broker, pending.connection))
-            })
+            .extract_if(.., |_, pending| closed(pending))
             .map(|(_, pending)| pending.tag)
             .collect()
     }

@@ -354,12 +354,20 @@ impl Membership {
     }
 
     /// When [`Membership::advance`] next has something to do by the clock alone.
-    pub(crate) fn due(&self, max_poll_interval_ms: u32, coordinator_known: bool) -> Micros {
+    pub(crate) fn due(
+        &self,
+        now: Micros,
+        max_poll_interval_ms: u32,
+        coordinator_known: bool,
+    ) -> Micros {
         if self.topic.is_none() {
             return Micros::MAX;
         }
         let act = match self.phase {
-            Phase::Out if coordinator_known && self.may_join() => self.retry_at,
+            // A join that is due by now waits for metadata.
+            Phase::Out if coordinator_known && self.may_join() && self.retry_at > now => {
+                self.retry_at
+            }
             Phase::Stable if coordinator_known && !self.heartbeat_in_flight => self.heartbeat_at,
             _ => Micros::MAX,
         };

@@ -402,6 +402,21 @@ impl Actor for ProducerActor {
         self.advance(now, fx);
     }
 
+    fn connection_lost(&mut self, now: Micros, peer: Address, fx: &mut Effects) {
+        let failed = self.requests.disconnected(peer);
+        if failed.is_empty() {
+            return;
+        }
+        fx.note(
+            "client-disconnected",
+            format_args!("{} requests failed", failed.len()),
+        );
+        for tag in failed {
+            self.failed(now, tag, fx);
+        }
+        self.advance(now, fx);
+    }
+
     fn next_wake(&self) -> Micros {
         self.wake_at
     }
