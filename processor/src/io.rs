@@ -315,8 +315,10 @@ pub trait TransactionalProducer {
     /// As for commit.
     fn abort_transaction(&mut self, timeout: Duration) -> impl Future<Output = KafkaResult<()>>;
 
-    /// True once an EndTxn met a timeout or a disconnect: a delayed duplicate of it may still be
-    /// under way and would end the *next* transaction (KAFKA-17754). Replace the producer first.
+    /// True once a request of a transaction (AddPartitionsToTxn, AddOffsetsToTxn, TxnOffsetCommit,
+    /// EndTxn) met a timeout or a disconnect: a delayed copy may still be under way, and would end
+    /// the *next* transaction, or move its offsets back (KAFKA-17754). Replace the producer before
+    /// that.
     fn is_tainted(&self) -> bool;
 }
 

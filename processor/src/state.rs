@@ -60,11 +60,7 @@ impl StateStore for MemoryStateStore {
         Ok(files)
     }
 
-    fn restore(
-        &mut self,
-        partition: PartitionId,
-        files: Vec<StateFile>,
-    ) -> Result<(), StateError> {
+    fn restore(&mut self, partition: PartitionId, files: Vec<StateFile>) -> Result<(), StateError> {
         let mut buckets = BTreeMap::new();
         for file in files {
             let key = bucket_of(&file)?;
@@ -121,7 +117,15 @@ mod tests {
     fn a_checkpoint_restores_the_same_state_and_unchanged_files_keep_their_names() {
         let mut store = MemoryStateStore::default();
         let puts = vec![put(60, "a"), put(120, "b")];
-        store.apply(P, StateBatch { puts, deletes: vec![] }).unwrap();
+        store
+            .apply(
+                P,
+                StateBatch {
+                    puts,
+                    deletes: vec![],
+                },
+            )
+            .unwrap();
         let first = store.checkpoint(P).unwrap();
         let batch = StateBatch {
             puts: vec![put(120, "c"), put(180, "d")],
@@ -141,19 +145,34 @@ mod tests {
     fn a_damaged_file_is_refused_by_name() {
         let mut store = MemoryStateStore::default();
         store
-            .apply(P, StateBatch { puts: vec![put(60, "a")], deletes: vec![] })
+            .apply(
+                P,
+                StateBatch {
+                    puts: vec![put(60, "a")],
+                    deletes: vec![],
+                },
+            )
             .unwrap();
         let mut files = store.checkpoint(P).unwrap();
         files[0].content = Bytes::from_static(b"x");
         let error = store.restore(P, files).unwrap_err();
-        assert!(error.to_string().contains("does not match its name"), "{error}");
+        assert!(
+            error.to_string().contains("does not match its name"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_dropped_partition_is_empty() {
         let mut store = MemoryStateStore::default();
         store
-            .apply(P, StateBatch { puts: vec![put(60, "a")], deletes: vec![] })
+            .apply(
+                P,
+                StateBatch {
+                    puts: vec![put(60, "a")],
+                    deletes: vec![],
+                },
+            )
             .unwrap();
         store.drop_partition(P).unwrap();
         assert_eq!(store.read(P).unwrap(), vec![]);

@@ -30,5 +30,6 @@ pub mod kafka;
 pub mod clock;
 pub mod objects;
 pub mod plan;
+pub mod sabotage;
 pub mod trace;
-// pub mod world;
+pub mod world;

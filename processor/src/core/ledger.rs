@@ -75,7 +75,12 @@ pub(super) enum Cause {
 pub(super) struct Ledger {
     pub partition: PartitionId,
     pub position: Offset,
+    /// What has been emitted: the higher of the log's own watermark and the newest forced one.
     pub watermark: Watermark,
+    /// What the accepted events alone say.
+    pub log_watermark: Watermark,
+    /// Highest Kafka timestamp of all records so far.
+    pub newest_log_time: LogTimeMs,
     pub forced: Option<ForcedAdvance>,
     pub next_sequence: u64,
     pub digest: Digest,
@@ -88,10 +93,28 @@ impl Ledger {
             partition,
             position: start,
             watermark: Watermark::NONE,
+            log_watermark: Watermark::NONE,
+            newest_log_time: LogTimeMs(i64::MIN),
             forced: None,
             next_sequence: 0,
             digest: Digest::default(),
             counters: Counters::default(),
+        }
+    }
+
+    /// Up to where windows are closed for good. A forced advance counts only as far as the log has
+    /// confirmed it by a record's own Kafka timestamp: what was in the log before the advance, but
+    /// not yet visible (replication had stalled), is not late because of it.
+    pub(super) fn horizon(&self, max_out_of_orderness_ms: i64) -> Watermark {
+        let confirmed = self
+            .newest_log_time
+            .0
+            .saturating_sub(max_out_of_orderness_ms);
+        match self.forced {
+            Some(forced) => self
+                .log_watermark
+                .max(forced.watermark.min(Watermark(confirmed))),
+            None => self.log_watermark,
         }
     }
 

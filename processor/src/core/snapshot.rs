@@ -12,7 +12,7 @@ use crate::core::rules::{CoreConfig, Fingerprint};
 use crate::core::window::{Aggregate, Bucket, Buckets, Edge, Window};
 use crate::core::{MAX_TIMESTAMP_MS, WINDOW_MS};
 use crate::io::{BucketKey, StateBatch};
-use crate::units::{Offset, PartitionId, Watermark};
+use crate::units::{LogTimeMs, Offset, PartitionId, Watermark};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
@@ -147,6 +147,8 @@ fn encode_header(fingerprint: Fingerprint, ledger: &Ledger, buckets: &Buckets) -
         partition,
         position,
         watermark,
+        log_watermark,
+        newest_log_time,
         forced,
         next_sequence,
         digest,
@@ -164,6 +166,8 @@ fn encode_header(fingerprint: Fingerprint, ledger: &Ledger, buckets: &Buckets) -
     out.extend_from_slice(&partition.0.to_le_bytes());
     out.extend_from_slice(&position.0.to_le_bytes());
     out.extend_from_slice(&watermark.0.to_le_bytes());
+    out.extend_from_slice(&log_watermark.0.to_le_bytes());
+    out.extend_from_slice(&newest_log_time.0.to_le_bytes());
     out.push(u8::from(forced.is_some()));
     if let Some(forced) = forced {
         out.extend_from_slice(&forced.offset.0.to_le_bytes());
@@ -199,6 +203,8 @@ fn decode_header(header: &[u8]) -> Result<(Ledger, ListedBuckets), SnapshotError
     let partition = PartitionId(i32::from_le_bytes(reader.array()?));
     let position = Offset(reader.i64()?);
     let watermark = Watermark(reader.i64()?);
+    let log_watermark = Watermark(reader.i64()?);
+    let newest_log_time = LogTimeMs(reader.i64()?);
     let forced = match reader.array::<1>()? {
         [0] => None,
         [1] => Some(ForcedAdvance {
@@ -231,6 +237,8 @@ fn decode_header(header: &[u8]) -> Result<(Ledger, ListedBuckets), SnapshotError
         partition,
         position,
         watermark,
+        log_watermark,
+        newest_log_time,
         forced,
         next_sequence,
         digest,

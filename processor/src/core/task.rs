@@ -58,8 +58,10 @@ pub struct PartitionTask {
     buckets: Buckets,
     /// Buckets that are in the stored state but no longer in memory.
     dropped: Vec<BucketKey>,
-    /// [`PartitionTask::next_deadline`], kept so that most records cost one comparison.
-    deadline: i64,
+    /// Smallest watermark that emits something, and smallest horizon that drops something: kept so
+    /// that most records cost two comparisons.
+    emits_at: i64,
+    drops_at: i64,
     prepared: Vec<Prepared>,
     scratch: Vec<u8>,
 }
@@ -77,11 +79,12 @@ impl PartitionTask {
             ledger,
             buckets,
             dropped: Vec::new(),
-            deadline: i64::MAX,
+            emits_at: i64::MAX,
+            drops_at: i64::MAX,
             prepared: Vec::new(),
             scratch: Vec::new(),
         };
-        task.deadline = task.compute_deadline();
+        task.compute_deadlines();
         task
     }
 
@@ -114,8 +117,9 @@ impl PartitionTask {
         self.prepared = prepared;
     }
 
-    /// Raises the watermark by the clock, as if an event had done it. False if it is not below `to`
-    /// already: then nothing has changed. True must be followed by a snapshot at this very position
+    /// Raises the watermark by the clock: emits what it passes, as an event would. What it closes for
+    /// good waits until the log confirms it (see [`Ledger::horizon`]). False if the watermark is not
+    /// below `to`: then nothing has changed. True must be followed by a snapshot at this very position
     /// before more records are committed, because the advance is not in the log.
     pub fn force_watermark(&mut self, to: Watermark, outputs: &mut Vec<OutputRecord>) -> bool {
         if to <= self.ledger.watermark {
@@ -130,10 +134,11 @@ impl PartitionTask {
         true
     }
 
-    /// The smallest watermark that would emit or drop something; `None` when no window is held.
+    /// The smallest watermark that would emit something; `None` when every window that is held has
+    /// been emitted.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Watermark> {
-        (self.buckets.len() > 0).then_some(Watermark(self.deadline))
+        (self.emits_at != i64::MAX).then_some(Watermark(self.emits_at))
     }
 
     /// Moves the position over offsets that hold no visible record (control records, aborted data).
@@ -246,33 +251,39 @@ impl PartitionTask {
         self.ledger.position = record.offset.next();
         self.ledger.digest.chain(prepared.link);
         self.ledger.counters.records += 1;
-        let event = match &prepared.event {
-            Ok(event) => event,
-            Err(rejection) => {
-                self.ledger
-                    .put_dead_letter(&self.config, record, rejection, outputs);
-                return;
-            }
+        self.ledger.newest_log_time = self.ledger.newest_log_time.max(record.timestamp);
+        let refused = match &prepared.event {
+            Ok(event) => self.check_lateness(event),
+            Err(rejection) => Some(rejection.clone()),
         };
-        match self.check_lateness(event) {
-            Some(rejection) => {
+        match (refused, &prepared.event) {
+            (None, Ok(event)) => self.admit(record.offset, event, outputs),
+            (refused, _) => {
+                let rejection = refused.expect("a record without an event was refused");
                 self.ledger
                     .put_dead_letter(&self.config, record, &rejection, outputs);
             }
-            None => self.admit(record.offset, event, outputs),
         }
+        if self.horizon().0 >= self.drops_at {
+            self.drop_closed();
+        }
+    }
+
+    fn horizon(&self) -> Watermark {
+        let rules = self.config.rules();
+        self.ledger.horizon(rules.max_out_of_orderness_ms)
     }
 
     fn check_lateness(&self, event: &Event) -> Option<Rejection> {
         let start = event.window_start();
         let end = start + WINDOW_MS;
-        let watermark = self.ledger.watermark;
-        if !self.config.is_retired(end, watermark.0) {
+        let horizon = self.horizon();
+        if !self.config.is_retired(end, horizon.0) {
             return None;
         }
         let message = format!(
             "the window {start}..{end} ms (Unix time) is closed for good: its end plus the allowed \
-             lateness of {} ms is not after the watermark {watermark}",
+             lateness of {} ms is not after the watermark {horizon}",
             self.config.rules().allowed_lateness_ms
         );
         Some(Rejection::new(ErrorType::TooLate, message))
@@ -300,7 +311,6 @@ impl PartitionTask {
         self.ledger.counters.accepted += 1;
         let cause = Cause::Record(offset);
         if emitted {
-            // The event lies before the watermark, so it cannot move it.
             let bucket = self.buckets.at(at);
             let (start, window) = (bucket.start, bucket.window(slot));
             self.ledger.put_result(
@@ -311,9 +321,9 @@ impl PartitionTask {
                 cause,
                 outputs,
             );
-            return;
         }
         let reached = Watermark(event.timestamp - self.config.rules().max_out_of_orderness_ms);
+        self.ledger.log_watermark = self.ledger.log_watermark.max(reached);
         if reached > self.ledger.watermark {
             self.raise_watermark(reached, cause, outputs);
         }
@@ -325,7 +335,7 @@ impl PartitionTask {
             Ok(at) => at,
             Err(at) => {
                 let bucket = Bucket::new(start, self.config.tickers().len());
-                self.deadline = self.deadline.min(self.deadline_of(&bucket));
+                self.include_deadlines(&bucket);
                 self.buckets.insert(at, bucket);
                 at
             }
@@ -334,7 +344,7 @@ impl PartitionTask {
 
     fn raise_watermark(&mut self, to: Watermark, cause: Cause, outputs: &mut Vec<OutputRecord>) {
         let from = std::mem::replace(&mut self.ledger.watermark, to);
-        if to.0 < self.deadline {
+        if to.0 < self.emits_at {
             return;
         }
         for bucket in self.buckets.iter_mut() {
@@ -346,30 +356,37 @@ impl PartitionTask {
                     .put_result(&self.config, bucket.start, window, None, cause, outputs);
             }
         }
+        self.compute_deadlines();
+    }
+
+    fn drop_closed(&mut self) {
+        let horizon = self.horizon();
         let config = Arc::clone(&self.config);
-        let retired = |bucket: &Bucket| config.is_retired(bucket.end(), to.0);
+        let retired = |bucket: &Bucket| config.is_retired(bucket.end(), horizon.0);
         while let Some(bucket) = self.buckets.pop_first_if(retired) {
             if bucket.stored.is_some() {
                 self.dropped.push(BucketKey(bucket.start));
             }
         }
-        self.deadline = self.compute_deadline();
+        self.compute_deadlines();
     }
 
-    /// When the watermark does something to this bucket next.
-    fn deadline_of(&self, bucket: &Bucket) -> i64 {
-        if bucket.end() <= self.ledger.watermark.0 {
-            bucket.end() + self.config.rules().allowed_lateness_ms
-        } else {
-            bucket.end()
+    /// Counts in when the watermark and the horizon do something to this bucket next.
+    fn include_deadlines(&mut self, bucket: &Bucket) {
+        if bucket.end() > self.ledger.watermark.0 {
+            self.emits_at = self.emits_at.min(bucket.end());
         }
+        let drops_at = bucket.end() + self.config.rules().allowed_lateness_ms;
+        self.drops_at = self.drops_at.min(drops_at);
     }
 
-    fn compute_deadline(&self) -> i64 {
-        self.buckets
-            .iter()
-            .map(|bucket| self.deadline_of(bucket))
-            .min()
-            .unwrap_or(i64::MAX)
+    fn compute_deadlines(&mut self) {
+        self.emits_at = i64::MAX;
+        self.drops_at = i64::MAX;
+        let buckets = std::mem::take(&mut self.buckets);
+        for bucket in buckets.iter() {
+            self.include_deadlines(bucket);
+        }
+        self.buckets = buckets;
     }
 }

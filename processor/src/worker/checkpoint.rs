@@ -253,7 +253,9 @@ impl Checkpoints {
         );
         // Same owner, same name: same content. Overwriting one's own file changes nothing.
         let payload = PutPayload::from(file.content.clone());
-        self.objects.put(&Path::from(path.as_str()), payload).await?;
+        self.objects
+            .put(&Path::from(path.as_str()), payload)
+            .await?;
         Ok(path)
     }
 

@@ -146,12 +146,18 @@ impl CommitRecord {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitRecordError {
     /// The offset was committed by another tool (an offset reset erases metadata).
-    #[error("the committed offset carries no commit record: an offset reset or another program wrote it")]
+    #[error(
+        "the committed offset carries no commit record: an offset reset or another program wrote it"
+    )]
     Missing,
     /// Written by another program.
-    #[error("the committed offset's metadata is not a commit record ({0}): another program uses this group")]
+    #[error(
+        "the committed offset's metadata is not a commit record ({0}): another program uses this group"
+    )]
     Foreign(String),
     /// Written by another version of this program.
-    #[error("the commit record has format version {0}, this program reads version {VERSION}: run the version that wrote it, or a newer one")]
+    #[error(
+        "the commit record has format version {0}, this program reads version {VERSION}: run the version that wrote it, or a newer one"
+    )]
     Version(u32),
 }

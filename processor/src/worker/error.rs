@@ -16,7 +16,9 @@ pub enum WorkerError {
     #[error(transparent)]
     State(#[from] StateError),
     /// A checkpoint could not be read.
-    #[error("partition {partition}: checkpoint {snapshot}: {cause}; the process may be started again")]
+    #[error(
+        "partition {partition}: checkpoint {snapshot}: {cause}; the process may be started again"
+    )]
     CheckpointUnreadable {
         /// Partition.
         partition: PartitionId,
@@ -29,10 +31,14 @@ pub enum WorkerError {
     #[error("partition {0}: another owner has committed it; the process may be started again")]
     Superseded(PartitionId),
     /// Fenced again and again.
-    #[error("the transactional.id `{0}` is used by another process: give every worker its own worker.ordinal")]
+    #[error(
+        "the transactional.id `{0}` is used by another process: give every worker its own worker.ordinal"
+    )]
     FencedRepeatedly(String),
     /// The consumer delivered what it must not.
-    #[error("partition {partition}: a record at offset {got} came after position {position}: the client is broken")]
+    #[error(
+        "partition {partition}: a record at offset {got} came after position {position}: the client is broken"
+    )]
     Disorder {
         /// Partition.
         partition: PartitionId,
@@ -66,7 +72,9 @@ const ACCEPT: &str = "to start it anew, with empty state and outputs numbered fr
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Checkpoints exist, a committed offset does not.
-    #[error("checkpoints exist (newest: {newest}) but the group has no committed offset: it has expired or was deleted; {ACCEPT}")]
+    #[error(
+        "checkpoints exist (newest: {newest}) but the group has no committed offset: it has expired or was deleted; {ACCEPT}"
+    )]
     CommitMissing {
         /// Path of a manifest.
         newest: String,
@@ -75,7 +83,9 @@ pub enum Refusal {
     #[error("{0}; {ACCEPT}")]
     CommitRecord(#[from] CommitRecordError),
     /// The topic was created anew.
-    #[error("the commit was made on a topic with id {committed}, this topic has id {found}: the topic was created anew; {ACCEPT}")]
+    #[error(
+        "the commit was made on a topic with id {committed}, this topic has id {found}: the topic was created anew; {ACCEPT}"
+    )]
     OtherTopic {
         /// Committed topic id.
         committed: String,
@@ -83,7 +93,9 @@ pub enum Refusal {
         found: String,
     },
     /// The partition count has changed.
-    #[error("the commit was made on a topic of {committed} partitions, this topic has {found}: keys have moved between partitions; {ACCEPT}, for all partitions")]
+    #[error(
+        "the commit was made on a topic of {committed} partitions, this topic has {found}: keys have moved between partitions; {ACCEPT}, for all partitions"
+    )]
     PartitionCount {
         /// Committed count.
         committed: u32,
@@ -91,7 +103,9 @@ pub enum Refusal {
         found: u32,
     },
     /// Retention has passed the position.
-    #[error("the log begins at offset {earliest}, but offset {needed} is needed: retention has deleted records that were not processed or are needed for replay; {ACCEPT}")]
+    #[error(
+        "the log begins at offset {earliest}, but offset {needed} is needed: retention has deleted records that were not processed or are needed for replay; {ACCEPT}"
+    )]
     Retention {
         /// Log start offset.
         earliest: Offset,
@@ -99,7 +113,9 @@ pub enum Refusal {
         needed: Offset,
     },
     /// The configuration changed between snapshot and commit.
-    #[error("the configuration or the program has changed (fingerprint {snapshot} → {now}), and offsets {from}..{to} would be replayed under the new one: start it once more under the old one and stop it cleanly (SIGTERM), then change it")]
+    #[error(
+        "the configuration or the program has changed (fingerprint {snapshot} → {now}), and offsets {from}..{to} would be replayed under the new one: start it once more under the old one and stop it cleanly (SIGTERM), then change it"
+    )]
     Fingerprint {
         /// Of the snapshot.
         snapshot: String,
@@ -111,7 +127,9 @@ pub enum Refusal {
         to: Offset,
     },
     /// A replay did not reproduce what was committed.
-    #[error("replaying up to offset {at} gave digest {computed}, but {committed} was committed: the log, the checkpoint or the program is not what it was; {ACCEPT}")]
+    #[error(
+        "replaying up to offset {at} gave digest {computed}, but {committed} was committed: the log, the checkpoint or the program is not what it was; {ACCEPT}"
+    )]
     Digest {
         /// Committed offset.
         at: Offset,

@@ -244,7 +244,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             let Some(owned) = self.recover(partition, committed).await? else {
                 continue;
             };
-            if self.consumer.start_at(partition, owned.task.position()).is_ok() {
+            if self
+                .consumer
+                .start_at(partition, owned.task.position())
+                .is_ok()
+            {
                 self.owned.insert(partition, owned);
             }
         }
@@ -294,7 +298,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         partitions: &[PartitionId],
     ) -> Result<Option<Vec<(PartitionId, Option<crate::io::CommittedOffset>)>>, WorkerError> {
         loop {
-            match self.consumer.committed(partitions, self.call_timeout()).await {
+            match self
+                .consumer
+                .committed(partitions, self.call_timeout())
+                .await
+            {
                 Ok(committed) => return Ok(Some(committed)),
                 Err(error) => self.retry_or_fail(error).await?,
             }

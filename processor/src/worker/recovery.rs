@@ -19,7 +19,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         partition: PartitionId,
         committed: Option<CommittedOffset>,
     ) -> Result<Option<OwnedPartition>, WorkerError> {
-        let accepted = self.config.recovery.accept_reset_partitions.contains(&partition.0);
+        let accepted = self
+            .config
+            .recovery
+            .accept_reset_partitions
+            .contains(&partition.0);
         let Some(committed) = committed else {
             return self.begin_fresh(partition, None, accepted).await;
         };
@@ -106,7 +110,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         };
         self.state.drop_partition(partition)?;
         let task = PartitionTask::new(partition, start, self.core.clone());
-        self.observer.observe(&WorkerEvent::Fresh { partition, at: start });
+        self.observer.observe(&WorkerEvent::Fresh {
+            partition,
+            at: start,
+        });
         Ok(Some(self.own(partition, task, checkpoints, 1, start)))
     }
 
@@ -163,8 +170,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         });
         if from == committed {
             owned.end_replay()?;
-            self.observer
-                .observe(&WorkerEvent::Recovered { partition, at: committed });
+            self.observer.observe(&WorkerEvent::Recovered {
+                partition,
+                at: committed,
+            });
         }
         Ok(Some(owned))
     }

@@ -117,7 +117,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// newest acknowledged commit, when this worker certainly was the owner: a later owner's objects
     /// are younger, however long this process stood still since.
     async fn collect_garbage(&mut self) {
-        if !self.checkpoints_made.is_multiple_of(CHECKPOINTS_PER_COLLECTION) {
+        if !self
+            .checkpoints_made
+            .is_multiple_of(CHECKPOINTS_PER_COLLECTION)
+        {
             return;
         }
         let grace_ms = i64::try_from(self.config.checkpoint.gc_grace_ms).unwrap_or(i64::MAX);

@@ -64,7 +64,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         let tainted = self.producer.as_ref().is_none_or(|p| p.is_tainted());
         if tainted {
-            self.replace_producer("an EndTxn may still be under way").await?;
+            self.replace_producer("an EndTxn may still be under way")
+                .await?;
         }
         match self.transact(&attempts, &group).await? {
             Ending::Committed => self.acknowledge(attempts),
@@ -179,7 +180,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             outputs += owned.pending.len();
             owned.pending.clear();
             if let Some(snapshot) = &owned.snapshot
-                && owned.named.back().is_none_or(|named| named.id != snapshot.id)
+                && owned
+                    .named
+                    .back()
+                    .is_none_or(|named| named.id != snapshot.id)
             {
                 owned.named.push_back(snapshot.clone());
                 while owned.named.len() > self.config.checkpoint.retain_count {
@@ -212,7 +216,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             .await?;
         let partitions: Vec<PartitionId> = attempts.iter().map(|a| a.partition).collect();
         let Some(committed) = self.committed(&partitions).await? else {
-            return Ok(()); // all of them are being taken away: their new owner reads the same answer
+            // All of them are being taken away: their new owner reads the answer. Whatever it is, these
+            // outputs must not be sent again by this one.
+            self.owned
+                .retain(|partition, _| !partitions.contains(partition));
+            return Ok(());
         };
         let mut confirmed = Vec::new();
         let mut refuted = 0;

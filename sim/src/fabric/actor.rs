@@ -105,6 +105,13 @@ pub trait Actor: Any {
     /// When [`Actor::wake`] wants to be called; asked again after every call. [`Micros::MAX`]: never.
     fn next_wake(&self) -> Micros;
 
+    /// The connection to `peer` broke: a message on it came twice or was overtaken, which TCP hides
+    /// from nobody who stays connected. Requests under way have failed, whether they took effect or
+    /// not.
+    fn connection_lost(&mut self, now: Micros, peer: Address, fx: &mut Effects) {
+        let _ = (now, peer, fx);
+    }
+
     /// The process died: forget everything that is only in memory. Only brokers and the controller
     /// get this; a client library that dies is removed.
     fn crash(&mut self, now: Micros, fx: &mut Effects) {

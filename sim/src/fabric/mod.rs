@@ -262,6 +262,9 @@ impl Fabric {
     }
 }
 
+/// Both ends of a broken connection notice after this long.
+const RESET_AFTER: Micros = Micros(500);
+
 impl Inner {
     fn handle(&mut self, event: Event) -> Step {
         if let Event::Control(number) = event {
@@ -280,6 +283,9 @@ impl Inner {
         }
         match event {
             Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Reset { at, peer } => {
+                self.call(at, |actor, now, fx| actor.connection_lost(now, peer, fx));
+            }
             Event::Wake(address) => self.wake(address),
             Event::Deadline(address) => self.wake_waiter(address),
             Event::Timer(id) => {
@@ -298,6 +304,7 @@ impl Inner {
     fn host_of(&self, event: &Event) -> Option<HostId> {
         match event {
             Event::Deliver { to, .. } => Some(self.slot(*to).host),
+            Event::Reset { at, .. } => Some(self.slot(*at).host),
             Event::Wake(address) | Event::Deadline(address) => Some(self.slot(*address).host),
             Event::Timer(id) => self.timers.get(id).map(|timer| timer.host),
             Event::Control(_) => None,
@@ -391,6 +398,11 @@ impl Inner {
         let arrivals = self
             .network
             .route(self.now, from_host, to_host, end_txn_answer);
+        if arrivals.reset {
+            let soon = self.now.plus(RESET_AFTER);
+            self.queue.push(soon, Event::Reset { at: from, peer: to });
+            self.queue.push(soon, Event::Reset { at: to, peer: from });
+        }
         let message = Box::new(message);
         if let Some(at) = arrivals.second {
             let message = message.clone();

@@ -1,8 +1,9 @@
 //! The network: when, whether and how often a message arrives.
 //!
 //! A link is a direction between two machines. It keeps order, as TCP does, unless trouble lets a
-//! message be overtaken (then it stands for one that was under way on an older connection). There is
-//! no disconnect: a lost message is what its sender sees as one.
+//! message be overtaken or come twice. TCP shows neither to an unbroken connection, so both ends then
+//! see a disconnect: the late copy is one that was still under way on the old connection, while its
+//! sender repeats the request on a new one. A lost message is only noticed by its sender's timeout.
 
 use super::actor::{HostId, Micros};
 use crate::draw::{below, draw_numbered, permille};
@@ -46,6 +47,8 @@ pub struct Arrivals {
     pub first: Option<Micros>,
     /// The second copy of a duplicated message.
     pub second: Option<Micros>,
+    /// The connection broke: both ends are told.
+    pub reset: bool,
 }
 
 /// State of all links.
@@ -122,7 +125,7 @@ impl Network {
             link.last_arrival = at;
             return Arrivals {
                 first: Some(at),
-                second: None,
+                ..Arrivals::default()
             };
         }
         let (seed, sequence) = (self.seed, link.sent);
@@ -176,6 +179,7 @@ impl Network {
         Arrivals {
             first: Some(first),
             second: second_after_us.map(|us| Micros(first.0 + us + 1)),
+            reset: overtaken_us > 0 || second_after_us.is_some(),
         }
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum Event {
         to: Address,
         message: Box<Message>,
     },
+    /// A connection broke.
+    Reset { at: Address, peer: Address },
     /// An actor wanted to be woken.
     Wake(Address),
     /// The program that waits on an actor has waited long enough.

@@ -31,9 +31,7 @@ impl Hosts {
             Machine::Controller => Some(Self::host(0)),
             Machine::Broker(n) => (1..=self.brokers).contains(&n).then(|| Self::host(n)),
             Machine::Producer => Some(Self::host(self.brokers + 1)),
-            Machine::Worker(n) => {
-                (n < self.workers).then(|| Self::host(self.brokers + 2 + n))
-            }
+            Machine::Worker(n) => (n < self.workers).then(|| Self::host(self.brokers + 2 + n)),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::fabric::process::Lifeline;
 use crate::fabric::{Fabric, Handle, Step};
 use crate::kafka::broker::Broker;
 use crate::kafka::controller::Controller;
-use crate::kafka::protocol::{BrokerId, RebalanceProtocol};
+use crate::kafka::protocol::{BrokerId, LogTimeMs, RebalanceProtocol};
 use crate::kafka::{ClusterConfig, Directory};
 use crate::objects::ObjectService;
 use crate::plan::{Machine, Plan};
@@ -34,6 +34,9 @@ use workload::Sending;
 
 /// A supervisor starts a worker that ended with an error again after this long.
 const SUPERVISOR_PAUSE_MS: u64 = 1_000;
+/// fetch.wait.max.ms of all clients: an answer comes at once when there is data, so a long wait only
+/// spares empty answers.
+const FETCH_WAIT_MAX_MS: u32 = 5_000;
 /// Stack of the thread that plays a run.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -90,11 +93,9 @@ pub fn play(playback: Playback) -> Result<RunRecord, PlayError> {
 }
 
 fn play_here(playback: Playback) -> Result<RunRecord, PlayError> {
-    let config = ProcessorConfig::with_overrides(
-        ProcessorConfig::example(),
-        &playback.plan.processor,
-    )
-    .map_err(|errors| PlayError::Config(errors.to_string()))?;
+    let config =
+        ProcessorConfig::with_overrides(ProcessorConfig::example(), &playback.plan.processor)
+            .map_err(|errors| PlayError::Config(errors.to_string()))?;
     faults::check(&playback.plan)?;
     let runtime = Runtime::with_seed_and_config(playback.plan.seed, madsim::Config::default());
     runtime.block_on(async {
@@ -169,7 +170,7 @@ struct World {
     refusals: Vec<String>,
     /// Which faults had an effect (network and object store keep their own count).
     struck: Vec<bool>,
-    unsent: Arc<Mutex<u64>>,
+    unsent: Arc<Mutex<usize>>,
     records: Option<Records>,
 }
 
@@ -263,15 +264,16 @@ impl World {
 
     fn client_settings(&self) -> ClientSettings {
         let kafka = &self.config.kafka;
+        let ms = |value: u64| u32::try_from(value).expect("the configuration limits its durations");
         ClientSettings {
-            rebalance_protocol: match kafka.rebalance_protocol {
+            protocol: match kafka.rebalance_protocol {
                 config::RebalanceProtocol::Eager => RebalanceProtocol::Eager,
                 config::RebalanceProtocol::Cooperative => RebalanceProtocol::Cooperative,
             },
-            session_timeout_ms: kafka.session_timeout_ms,
-            max_poll_interval_ms: kafka.max_poll_interval_ms,
-            transaction_timeout_ms: kafka.transaction_timeout_ms,
-            request_timeout_ms: kafka.request_timeout_ms,
+            session_timeout_ms: ms(kafka.session_timeout_ms),
+            max_poll_interval_ms: ms(kafka.max_poll_interval_ms),
+            transaction_timeout_ms: ms(kafka.transaction_timeout_ms),
+            fetch_wait_max_ms: FETCH_WAIT_MAX_MS,
             ..ClientSettings::default()
         }
     }
@@ -288,20 +290,25 @@ impl World {
     /// The outside world that writes ticks to the input topic.
     fn start_producer(&mut self) {
         let host = self.host(Machine::Producer);
-        let planned = workload::expand(
-            &self.plan.workload,
-            self.plan.seed,
-            self.plan.start_unix_ms,
-        );
-        let outside = self.records.take().unwrap_or_else(|| Box::new(std::iter::empty()));
+        let planned =
+            workload::expand(&self.plan.workload, self.plan.seed, self.plan.start_unix_ms);
+        let outside = self
+            .records
+            .take()
+            .unwrap_or_else(|| Box::new(std::iter::empty()));
         let fabric = self.fabric.clone();
         let topic = self.config.kafka.input_topic.clone();
         let start_unix_ms = self.plan.start_unix_ms;
-        let kafka = self.kafka(host);
+        let producer = WorkloadProducer::new(
+            &self.fabric,
+            host,
+            self.directory.clone(),
+            self.client_settings(),
+            "workload",
+        );
         let unsent = self.unsent.clone();
         let lifeline = self.fabric.lifeline();
         let program = lifeline.follow(async move {
-            let producer: WorkloadProducer = kafka.workload_producer();
             let sendings = merge(planned.into_iter(), outside);
             for sending in sendings {
                 let at = Micros::from_ms(sending.at_ms);
@@ -309,7 +316,8 @@ impl World {
                     fabric.sleep(host, at.since(fabric.now())).await;
                 }
                 let now_ms = i64::try_from(fabric.now().as_ms()).expect("worlds are short");
-                producer.send(&topic, sending.key, sending.value, start_unix_ms + now_ms);
+                let timestamp = LogTimeMs(start_unix_ms + now_ms);
+                producer.send(&topic, sending.key, sending.value, timestamp);
                 *unsent.lock().expect("one thread") = producer.outstanding();
             }
             loop {
@@ -344,7 +352,8 @@ impl World {
             incarnation: format!("w{worker}-{start}"),
             stop: stop.clone(),
         };
-        self.fabric.note(host, "worker-started", &process.incarnation);
+        self.fabric
+            .note(host, "worker-started", &process.incarnation);
         let lifeline = self.fabric.lifeline();
         let exits = self.exits.clone();
         let program = lifeline.follow(async move {
@@ -448,7 +457,11 @@ fn build_cluster(
         controller: first,
         brokers: addresses.clone(),
     });
-    let at = |machine| hosts.of(machine).expect("plans are checked for their machines");
+    let at = |machine| {
+        hosts
+            .of(machine)
+            .expect("plans are checked for their machines")
+    };
     let controller = Controller::new(cluster.clone(), directory.clone());
     let _controller: Handle<Controller> = fabric.spawn_actor(at(Machine::Controller), controller);
     let brokers = addresses

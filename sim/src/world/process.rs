@@ -7,9 +7,7 @@ use crate::fabric::actor::HostId;
 use crate::objects::SimObjectStore;
 use processor::config::ProcessorConfig;
 use processor::state::MemoryStateStore;
-use processor::worker::{
-    Observer, Parts, StopSignal, Worker, WorkerError, WorkerEvent,
-};
+use processor::worker::{Observer, Parts, StopSignal, Worker, WorkerError, WorkerEvent};
 use std::sync::Arc;
 
 /// Everything that one start of a worker process gets.
@@ -102,10 +100,9 @@ fn describe(event: &WorkerEvent<'_>) -> (&'static str, String) {
             "snapshotted",
             format!("partition {partition} at {at}, {uploaded} new files"),
         ),
-        WorkerEvent::SnapshotFailed { partition, cause } => (
-            "snapshot-failed",
-            format!("partition {partition}: {cause}"),
-        ),
+        WorkerEvent::SnapshotFailed { partition, cause } => {
+            ("snapshot-failed", format!("partition {partition}: {cause}"))
+        }
         WorkerEvent::Forced {
             partition,
             at,

@@ -65,7 +65,7 @@ pub struct RunRecord {
     /// Refusals to continue, with their messages.
     pub refusals: Vec<String>,
     /// Records that the producer could not hand over before the end.
-    pub unsent: u64,
+    pub unsent: usize,
 }
 
 impl RunRecord {

@@ -3,7 +3,7 @@
 use super::record::{CommittedOffset, TopicRecord};
 use crate::fabric::Handle;
 use crate::kafka::broker::Broker;
-use crate::kafka::protocol::{OFFSETS_TOPIC, PartitionId, TopicIndex, TopicPartition};
+use crate::kafka::protocol::{PartitionId, TopicIndex, TopicPartition};
 use crate::kafka::{ClusterConfig, TopicConfig, view};
 use crate::plan::Plan;
 use processor::config::ProcessorConfig;
@@ -71,13 +71,13 @@ pub(super) fn collect(handles: &[Handle<Broker>], config: &ProcessorConfig) -> T
             .flat_map(|partition| records(&brokers, TopicPartition { topic, partition }))
             .collect()
     };
-    let commits = view::committed_offsets_history(&brokers, OFFSETS_TOPIC, &config.kafka.group_id)
+    let commits = view::committed_offsets_history(&brokers, &config.kafka.group_id)
         .into_iter()
-        .filter(|(tp, _, _)| tp.topic == INPUT)
-        .map(|(tp, offset, metadata)| CommittedOffset {
-            partition: tp.partition.0,
-            offset: offset.0,
-            metadata: metadata.to_string(),
+        .filter(|commit| commit.tp.topic == INPUT)
+        .map(|commit| CommittedOffset {
+            partition: commit.tp.partition.0,
+            offset: commit.offset.0,
+            metadata: commit.metadata.to_string(),
         })
         .collect();
     Topics {

@@ -198,7 +198,9 @@ fn spoil(event: &str, ticker: &str, bits: u64, start_unix_ms: i64) -> Option<Byt
         5 => format!(r#"{{"ticker":"{ticker}","price":1,"volume":-1,"timestamp":{second}}}"#),
         6 => format!(r#"{{"ticker":"{ticker}","price":1,"volume":1,"timestamp":123}}"#),
         7 => format!(r#"{{"ticker":"{ticker}","price":1,"volume":1,"timestamp":4070908800}}"#),
-        8 => format!(r#"{{"ticker":"{ticker}","price":1.123456789,"volume":1,"timestamp":{second}}}"#),
+        8 => format!(
+            r#"{{"ticker":"{ticker}","price":1.123456789,"volume":1,"timestamp":{second}}}"#
+        ),
         9 => format!(r#"{{"ticker":"{ticker}","volume":1,"timestamp":{second}}}"#),
         10 => "[1,2,3]".to_owned(),
         11 => String::new(),
@@ -244,7 +246,11 @@ mod tests {
         assert_eq!(sendings, expand(&workload, 7, 1_609_459_200_000));
         assert_ne!(sendings, expand(&workload, 8, 1_609_459_200_000));
         assert!(sendings.is_sorted_by_key(|sending| sending.at_ms));
-        assert!((1_050..1_200).contains(&sendings.len()), "{}", sendings.len());
+        assert!(
+            (1_050..1_200).contains(&sendings.len()),
+            "{}",
+            sendings.len()
+        );
     }
 
     #[test]
