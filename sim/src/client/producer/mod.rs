@@ -316,12 +316,15 @@ impl ProducerActor {
             self.coordinator.due(),
             group.map_or(Micros::MAX, Coordinator::due),
         ];
-        // What is due by now was tried just now, and waits for something else than time.
-        let gated = [self.identity.due(), self.txn.due()];
-        let gated = gated.into_iter().filter(|at| *at > now);
+        let identity = self.identity.due();
+        let identity = if identity > now {
+            identity
+        } else {
+            Micros::MAX
+        };
         fixed
             .into_iter()
-            .chain(gated)
+            .chain([identity, self.txn.due(now)])
             .chain([self.delivery_due(now)])
             .fold(requests, Micros::min)
     }

@@ -98,6 +98,18 @@ fn partitions_are_registered_together_before_anything_is_produced_to_them() {
 }
 
 #[test]
+fn a_partition_that_the_former_transaction_holds_up_is_registered_again() {
+    let mut script = open();
+    send(&mut script, 0);
+    assert!(commit(&mut script).is_pending());
+    let add = script.expect("AddPartitionsToTxn");
+    let busy = ErrorCode::ConcurrentTransactions;
+    script.answer(&add, Response::AddPartitionsToTxn(Err(busy)));
+    script.pass_ms(50);
+    script.expect("AddPartitionsToTxn");
+}
+
+#[test]
 fn a_commit_flushes_before_it_ends_the_transaction() {
     let (mut script, end) = ending();
     assert!(commit(&mut script).is_pending());

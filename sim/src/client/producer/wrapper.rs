@@ -35,6 +35,13 @@ impl SimProducer {
     }
 }
 
+impl std::fmt::Debug for SimProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.handle
+            .with(|actor, _, _| std::fmt::Debug::fmt(actor, f))
+    }
+}
+
 impl Drop for SimProducer {
     fn drop(&mut self) {
         // A world that panics is abandoned as it is.

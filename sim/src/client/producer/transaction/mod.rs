@@ -149,7 +149,9 @@ impl Transaction {
         }
     }
 
-    pub(super) fn due(&self) -> Micros {
+    /// When something here becomes due after `now`. What is due by now was tried just now, and waits
+    /// for something else than time.
+    pub(super) fn due(&self, now: Micros) -> Micros {
         let offsets = self.offsets.as_ref().map_or(Micros::MAX, OffsetsCall::due);
         let ending = self.is_ending() || self.is_aborting();
         let end = if ending && !self.end.in_flight {
@@ -157,7 +159,11 @@ impl Transaction {
         } else {
             Micros::MAX
         };
-        self.register_at().min(offsets).min(end)
+        [self.register_at(), offsets, end]
+            .into_iter()
+            .filter(|at| *at > now)
+            .min()
+            .unwrap_or(Micros::MAX)
     }
 
     fn complete(&mut self) {
