@@ -116,6 +116,8 @@ impl World {
                 Step::Idle,
                 "nothing will happen any more"
             );
+            let (events, now) = (self.fabric.events(), self.fabric.now());
+            assert!(events < EVENTS_MAX, "the world spins at {} ms", now.as_ms());
         }
     }
 
