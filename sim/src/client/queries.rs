@@ -54,11 +54,14 @@ pub(crate) struct Queries {
     serial: u64,
 }
 
+/// A committed offset with its metadata, as OffsetFetch tells it.
+type Stored = (TopicPartition, Option<(Offset, Arc<str>)>);
+
 /// An answer of a broker.
 #[derive(Debug)]
 pub(crate) enum Told {
     /// OffsetFetch.
-    Offsets(Vec<(TopicPartition, Option<(Offset, Arc<str>)>)>),
+    Offsets(Vec<Stored>),
     /// ListOffsets.
     Offset(Offset),
 }
