@@ -70,6 +70,7 @@ impl Task<'_> {
             input: None,
             trace: false,
             twice: true,
+            sabotage: None,
             replay: &replay::command(&plan.scenario, plan.seed),
         };
         // The record of the run ends here: memory does not grow with the number of seeds.

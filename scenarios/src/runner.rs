@@ -12,6 +12,7 @@ use properties::history::{CommittedOffset, History, Rules, TopicRecord};
 use properties::{Verdicts, determinism};
 use reports::run::RunReport;
 use sim::plan::Plan;
+use sim::sabotage::Sabotage;
 use sim::trace::TraceLine;
 use sim::world::workload::Sending;
 use sim::world::{self, PlayError, Playback};
@@ -79,6 +80,8 @@ pub struct Order<'a> {
     pub trace: bool,
     /// True: it is played a second time, to see that it is the same run.
     pub twice: bool,
+    /// A promise that the world breaks, to see that the checkers notice.
+    pub sabotage: Option<Sabotage>,
     /// The command that plays it again.
     pub replay: &'a str,
 }
@@ -127,6 +130,7 @@ fn play_once(order: &Order<'_>, trace: bool) -> Result<RunRecord, RunError> {
         records: lines
             .map(|lines| -> world::Records { Box::new(sendings(lines, failure.clone())) }),
         keep_trace: trace,
+        sabotage: order.sabotage,
     };
     let record = world::play(playback)?;
     // A line that could not be read ended the input early: then this run says nothing.

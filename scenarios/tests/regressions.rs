@@ -26,6 +26,7 @@ fn plans_that_once_failed_hold() {
             input: None,
             trace: false,
             twice: true,
+            sabotage: None,
             replay: &replay,
         };
         let played = play(&order).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -24,10 +24,10 @@ compile_error!(
 );
 
 pub mod client;
+pub mod clock;
 pub mod draw;
 pub mod fabric;
 pub mod kafka;
-pub mod clock;
 pub mod objects;
 pub mod plan;
 pub mod sabotage;

@@ -152,7 +152,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let out_of_orderness_ms = self.config.windows.max_out_of_orderness_ms;
         let wait_ms = deadline
             .0
-            .saturating_add(i64::try_from(out_of_orderness_ms).unwrap_or(i64::MAX))
+            .saturating_add(out_of_orderness_ms)
             .saturating_sub(self.clock.unix_ms());
         let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
         Some(idle_at.max(self.clock.monotonic() + wait))
@@ -176,8 +176,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// leader is asked where the log ends now. The clock is read before, so that whatever is
     /// appended later is later than the advance.
     async fn advance_idle(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
-        let out_of_orderness_ms =
-            i64::try_from(self.config.windows.max_out_of_orderness_ms).unwrap_or(i64::MAX);
+        let out_of_orderness_ms = self.config.windows.max_out_of_orderness_ms;
         let to = Watermark(self.clock.unix_ms().saturating_sub(out_of_orderness_ms));
         let bounds = self.consumer.bounds(partition, self.call_timeout()).await;
         let now = self.clock.monotonic();

@@ -52,6 +52,7 @@ pub(super) fn play(arguments: &PlayArguments, json: bool) -> anyhow::Result<Exit
         input: input.as_ref(),
         trace: arguments.trace || arguments.out.is_some(),
         twice: !arguments.once,
+        sabotage: None,
         replay: &replay(arguments, prepared.plan.seed),
     };
     let played = match runner::play(&order) {

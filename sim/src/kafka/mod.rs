@@ -89,6 +89,9 @@ pub struct ClusterConfig {
     pub group_initial_rebalance_delay_ms: u64,
     /// message.max.bytes
     pub message_max_bytes: usize,
+    /// True of every faithful cluster. False: offsets of members of older generations are taken, to see
+    /// that checkers notice.
+    pub fences_members: bool,
     /// Unix milliseconds at virtual time 0 (for LogAppendTime).
     pub unix_ms_at_zero: i64,
 }

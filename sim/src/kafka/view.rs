@@ -15,10 +15,29 @@ fn current<'a>(brokers: &[&'a Broker], tp: TopicPartition) -> Option<ReplicaView
     })
 }
 
+/// Which records a reader is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// What a faithful cluster shows to a read_committed consumer.
+    ReadCommitted,
+    /// A broken one: aborted records too.
+    AbortedToo,
+}
+
 /// What a read_committed consumer of the whole partition gets: records below the last stable offset
 /// that are not part of an aborted transaction.
 #[must_use]
 pub fn committed_view(brokers: &[&Broker], tp: TopicPartition) -> Vec<(Offset, Record)> {
+    topic_view(brokers, tp, Isolation::ReadCommitted)
+}
+
+/// As [`committed_view`], from a cluster that keeps or breaks its promise.
+#[must_use]
+pub fn topic_view(
+    brokers: &[&Broker],
+    tp: TopicPartition,
+    isolation: Isolation,
+) -> Vec<(Offset, Record)> {
     let Some(view) = current(brokers, tp) else {
         return Vec::new();
     };
@@ -39,7 +58,7 @@ pub fn committed_view(brokers: &[&Broker], tp: TopicPartition) -> Vec<(Offset, R
                 .get(after)
                 .is_some_and(|(first, _)| *first <= batch.base_offset)
         });
-        if !is_aborted {
+        if !is_aborted || isolation == Isolation::AbortedToo {
             let mut offset = batch.base_offset;
             for record in content {
                 records.push((offset, record.clone()));

@@ -16,6 +16,10 @@ use crate::fabric::Fabric;
 use processor::io::{Kafka, KafkaResult};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What [`Sabotage::HiddenInput`] leaks from one world into the next.
+static STARTS: AtomicU64 = AtomicU64::new(0);
 
 /// A broken promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,6 +111,15 @@ impl Saboteur {
         self.fabric
             .draw(&self.who, "sabotage", self.chances)
             .is_multiple_of(one_in)
+    }
+
+    /// The process's name: with [`Sabotage::HiddenInput`] it tells how many worlds were played before.
+    pub(crate) fn incarnation(&self, name: String) -> String {
+        if !self.is(Sabotage::HiddenInput) {
+            return name;
+        }
+        let count = STARTS.fetch_add(1, Ordering::Relaxed);
+        format!("{name}-{count}")
     }
 
     /// True when `kind` is this one's.

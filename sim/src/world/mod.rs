@@ -24,6 +24,7 @@ use crate::kafka::protocol::{BrokerId, LogTimeMs, RebalanceProtocol};
 use crate::kafka::{ClusterConfig, Directory};
 use crate::objects::ObjectService;
 use crate::plan::{Machine, Plan};
+use crate::sabotage::Sabotage;
 use hosts::Hosts;
 use madsim::runtime::{NodeHandle, Runtime};
 use process::WorkerProcess;
@@ -51,6 +52,8 @@ pub struct Playback {
     pub records: Option<Records>,
     /// Keep the trace's lines, not only its hash.
     pub keep_trace: bool,
+    /// A promise to break.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// Why a plan cannot be played, or what broke while it was.
@@ -172,6 +175,7 @@ struct World {
     struck: Vec<bool>,
     unsent: Arc<Mutex<usize>>,
     records: Option<Records>,
+    sabotage: Option<Sabotage>,
 }
 
 impl World {
@@ -184,7 +188,7 @@ impl World {
             plan.faults.len(),
             playback.keep_trace,
         );
-        let cluster = Arc::new(topics::cluster_config(&plan, &config));
+        let cluster = Arc::new(topics::cluster_config(&plan, &config, playback.sabotage));
         let (brokers, directory) = build_cluster(&fabric, &hosts, &plan, &cluster);
         let worker_configs = (0..plan.topology.workers)
             .map(|ordinal| {
@@ -204,6 +208,7 @@ impl World {
                 .collect(),
             struck: vec![false; plan.faults.len()],
             records: playback.records,
+            sabotage: playback.sabotage,
             worker_configs,
             config,
             fabric,
@@ -351,6 +356,7 @@ impl World {
             clock: SimClock::new(self.fabric.clone(), host, self.plan.start_unix_ms),
             incarnation: format!("w{worker}-{start}"),
             stop: stop.clone(),
+            sabotage: self.sabotage,
         };
         self.fabric
             .note(host, "worker-started", &process.incarnation);
@@ -418,7 +424,7 @@ impl World {
             self.kill_worker(worker);
         }
         self.fabric.settle().await;
-        let topics = topics::collect(&self.brokers, &self.config);
+        let topics = topics::collect(&self.brokers, &self.config, self.sabotage);
         let fault_hits = self.fault_hits();
         let virtual_ms = self.fabric.now().as_ms();
         let events = self.fabric.events();

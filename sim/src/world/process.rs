@@ -5,6 +5,9 @@ use crate::clock::SimClock;
 use crate::fabric::Fabric;
 use crate::fabric::actor::HostId;
 use crate::objects::SimObjectStore;
+use crate::sabotage::{
+    Sabotage, SabotagedClock, SabotagedKafka, SabotagedObjects, SabotagedState, Saboteur,
+};
 use processor::config::ProcessorConfig;
 use processor::state::MemoryStateStore;
 use processor::worker::{Observer, Parts, StopSignal, Worker, WorkerError, WorkerEvent};
@@ -20,22 +23,35 @@ pub(super) struct WorkerProcess {
     pub(super) clock: SimClock,
     pub(super) incarnation: String,
     pub(super) stop: StopSignal,
+    pub(super) sabotage: Option<Sabotage>,
 }
 
 impl WorkerProcess {
     /// The process's `main`.
     pub(super) async fn run(self) -> Result<(), WorkerError> {
         let observer = TraceObserver {
-            fabric: self.fabric,
+            fabric: self.fabric.clone(),
             host: self.host,
         };
+        let Some(kind) = self.sabotage else {
+            let parts = Parts {
+                kafka: self.kafka,
+                state: MemoryStateStore::default(),
+                objects: Arc::new(self.objects),
+                clock: self.clock,
+                observer,
+                incarnation: self.incarnation,
+            };
+            return Worker::new(self.config, parts)?.run(self.stop).await;
+        };
+        let saboteur = Saboteur::new(self.fabric, &self.incarnation, kind);
         let parts = Parts {
-            kafka: self.kafka,
-            state: MemoryStateStore::default(),
-            objects: Arc::new(self.objects),
-            clock: self.clock,
+            kafka: SabotagedKafka::new(self.kafka, saboteur.clone()),
+            state: SabotagedState::new(MemoryStateStore::default(), saboteur.clone()),
+            objects: Arc::new(SabotagedObjects::new(self.objects, &saboteur)),
+            clock: SabotagedClock::new(self.clock, saboteur.clone()),
             observer,
-            incarnation: self.incarnation,
+            incarnation: saboteur.incarnation(self.incarnation),
         };
         Worker::new(self.config, parts)?.run(self.stop).await
     }

@@ -6,6 +6,7 @@ use crate::kafka::broker::Broker;
 use crate::kafka::protocol::{PartitionId, TopicIndex, TopicPartition};
 use crate::kafka::{ClusterConfig, TopicConfig, view};
 use crate::plan::Plan;
+use crate::sabotage::Sabotage;
 use processor::config::ProcessorConfig;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -16,7 +17,11 @@ const DEAD_LETTERS: TopicIndex = TopicIndex(4);
 const INTERNAL_PARTITIONS: u32 = 3;
 
 /// The cluster that a plan wants.
-pub(super) fn cluster_config(plan: &Plan, config: &ProcessorConfig) -> ClusterConfig {
+pub(super) fn cluster_config(
+    plan: &Plan,
+    config: &ProcessorConfig,
+    sabotage: Option<Sabotage>,
+) -> ClusterConfig {
     let topic = |name: &str, partitions: u32, log_append_time: bool| TopicConfig {
         name: name.into(),
         topic_id: format!("id-{name}").into(),
@@ -46,6 +51,7 @@ pub(super) fn cluster_config(plan: &Plan, config: &ProcessorConfig) -> ClusterCo
         transaction_max_timeout_ms: 900_000,
         group_initial_rebalance_delay_ms: 3_000,
         message_max_bytes: 1_048_588,
+        fences_members: sabotage != Some(Sabotage::FencedAccepted),
         unix_ms_at_zero: plan.start_unix_ms,
     }
 }
@@ -59,7 +65,16 @@ pub(super) struct Topics {
 }
 
 /// Reads the whole cluster. It is at its end: the brokers are taken out of the fabric.
-pub(super) fn collect(handles: &[Handle<Broker>], config: &ProcessorConfig) -> Topics {
+pub(super) fn collect(
+    handles: &[Handle<Broker>],
+    config: &ProcessorConfig,
+    sabotage: Option<Sabotage>,
+) -> Topics {
+    let isolation = if sabotage == Some(Sabotage::AbortedShown) {
+        view::Isolation::AbortedToo
+    } else {
+        view::Isolation::ReadCommitted
+    };
     let brokers: Vec<Broker> = handles.iter().map(|handle| handle.take()).collect();
     let brokers: Vec<&Broker> = brokers.iter().collect();
     let topic = |topic: TopicIndex| -> Vec<TopicRecord> {
@@ -68,7 +83,7 @@ pub(super) fn collect(handles: &[Handle<Broker>], config: &ProcessorConfig) -> T
             .map_or(0, |broker| broker.layout().partitions_of(topic));
         (0..partitions)
             .map(|number| PartitionId(i32::try_from(number).expect("plans are checked")))
-            .flat_map(|partition| records(&brokers, TopicPartition { topic, partition }))
+            .flat_map(|partition| records(&brokers, TopicPartition { topic, partition }, isolation))
             .collect()
     };
     let commits = view::committed_offsets_history(&brokers, &config.kafka.group_id)
@@ -88,8 +103,12 @@ pub(super) fn collect(handles: &[Handle<Broker>], config: &ProcessorConfig) -> T
     }
 }
 
-fn records(brokers: &[&Broker], tp: TopicPartition) -> Vec<TopicRecord> {
-    view::committed_view(brokers, tp)
+fn records(
+    brokers: &[&Broker],
+    tp: TopicPartition,
+    isolation: view::Isolation,
+) -> Vec<TopicRecord> {
+    view::topic_view(brokers, tp, isolation)
         .into_iter()
         .map(|(offset, record)| TopicRecord {
             partition: tp.partition.0,

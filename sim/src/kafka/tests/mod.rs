@@ -77,6 +77,7 @@ fn config() -> ClusterConfig {
         transaction_max_timeout_ms: 900_000,
         group_initial_rebalance_delay_ms: 100,
         message_max_bytes: 1_000_000,
+        fences_members: true,
         unix_ms_at_zero: UNIX_MS,
     }
 }

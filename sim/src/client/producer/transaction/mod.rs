@@ -67,6 +67,7 @@ pub(super) struct Transaction {
     offsets: Option<OffsetsCall>,
     calls: u64,
     end: End,
+    /// A request of a transaction was not answered: a copy of it may still be under way.
     tainted: bool,
 }
 
@@ -194,7 +195,7 @@ impl Transaction {
 }
 
 impl ProducerActor {
-    /// True from the moment when an EndTxn was not answered in time.
+    /// True from the moment when a request of a transaction was not answered in time.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
         self.txn.tainted
@@ -327,6 +328,7 @@ impl ProducerActor {
     pub(super) fn partitions_unanswered(&mut self, now: Micros, partitions: Vec<TopicPartition>) {
         self.txn.registering.clear();
         self.coordinator.forget();
+        self.txn.tainted = true;
         self.register_again(now, &partitions);
     }
 

@@ -216,6 +216,8 @@ impl ProducerActor {
         serial: u64,
         by_group: bool,
     ) {
+        // A copy of TxnOffsetCommit that arrives in the next transaction would move its offsets back.
+        self.txn.tainted = true;
         if !by_group {
             self.coordinator.forget();
         } else if let Some(coordinator) = &mut self.group_coordinator {

@@ -1,0 +1,81 @@
+//! Every broken promise is noticed, and by the property that it breaks.
+//!
+//! A faithful processor runs in worlds where one adapter or broker breaks one promise
+//! ([`Sabotage`]). Storm seeds are played until a checker accuses; the table that the last test
+//! prints (`--nocapture`) tells which one did, and after how many seeds.
+
+use properties::Property;
+use scenarios::catalog;
+use scenarios::runner::{Order, RunError, play};
+use sim::sabotage::Sabotage;
+
+/// Storms played before a sabotage counts as unnoticed.
+const SEEDS_MAX: u64 = 60;
+
+/// The property that this sabotage breaks first of all.
+fn broken(sabotage: Sabotage) -> Property {
+    match sabotage {
+        Sabotage::RecordsLost => Property::Conservation,
+        Sabotage::RecordsAltered | Sabotage::StateForgotten => Property::WindowCorrectness,
+        Sabotage::PartitionStalled | Sabotage::SnapshotsStale => Property::Liveness,
+        Sabotage::OffsetsWithoutOutputs
+        | Sabotage::OutputsTwice
+        | Sabotage::CommitsDisowned
+        | Sabotage::AbortedShown => Property::ExactlyOnceOut,
+        Sabotage::OutputsSwapped => Property::Order,
+        Sabotage::WatermarkBack | Sabotage::ClockAhead => Property::Causality,
+        Sabotage::FencedAccepted => Property::Fencing,
+        Sabotage::HiddenInput => Property::Determinism,
+    }
+}
+
+/// What the checkers say of one sabotaged storm; empty when they accuse nobody.
+fn accused(sabotage: Sabotage, seed: u64) -> Vec<Property> {
+    let plan = catalog::find("storm")
+        .and_then(|storm| storm.resolve(seed))
+        .unwrap_or_else(|e| panic!("{e}"));
+    let order = Order {
+        plan: &plan,
+        expect: &[],
+        input: None,
+        trace: false,
+        twice: sabotage == Sabotage::HiddenInput,
+        sabotage: Some(sabotage),
+        replay: "",
+    };
+    match play(&order) {
+        Ok(played) => played.report.verdicts.failed(),
+        // The worker's own assertion saw it: a broken invariant is an accusation too, but not a
+        // checker's.
+        Err(RunError::Panicked(_)) => Vec::new(),
+        Err(e) => panic!("{sabotage} seed {seed}: {e}"),
+    }
+}
+
+/// Seeds until the property accuses.
+fn seeds_to_detection(sabotage: Sabotage, property: Property) -> Option<u64> {
+    (0..SEEDS_MAX)
+        .find(|&seed| accused(sabotage, seed).contains(&property))
+        .map(|seed| seed + 1)
+}
+
+#[test]
+fn every_sabotage_is_caught_by_the_property_that_it_breaks() {
+    let mut unnoticed = Vec::new();
+    for sabotage in Sabotage::ALL {
+        let property = broken(sabotage);
+        match seeds_to_detection(sabotage, property) {
+            Some(seeds) => println!("{sabotage:<24} {:<16} {seeds:>3} seeds", property.name()),
+            None => unnoticed.push(sabotage),
+        }
+    }
+    assert!(unnoticed.is_empty(), "not caught: {unnoticed:?}");
+}
+
+#[test]
+fn every_property_has_a_sabotage_that_breaks_it() {
+    for property in Property::ALL {
+        let breaks = |sabotage: &Sabotage| broken(*sabotage) == property;
+        assert!(Sabotage::ALL.iter().any(breaks), "{}", property.name());
+    }
+}
