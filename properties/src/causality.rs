@@ -1,5 +1,6 @@
 //! Property 4: no output before its cause, no revision without a new event, no window closed early,
-//! no watermark moving back, and no watermark forced on a partition that was not idle.
+//! no watermark moving back, no watermark forced on a partition that was not idle, and nothing
+//! called too late that the log does not show to be late.
 
 use crate::Case;
 use crate::evidence::{Commit, Kind, Output, object_fields};
@@ -12,6 +13,13 @@ use std::collections::BTreeMap;
 /// How far the clock of a worker may stand from the broker's when an idle partition is judged by
 /// the broker's timestamps, latency included. Milliseconds.
 pub const CLOCK_TOLERANCE_MS: i64 = 2_000;
+
+/// For how long a record may stand in the leader's log before any consumer can see it. The newest
+/// records stay invisible as long as replication is stalled, so a worker that has read everything
+/// it can see may rightly take the partition for idle. Lateness is exact regardless: such an advance
+/// makes no record too late that came before its clock. What is older than this was visible, and an
+/// advance over it has taken a backlog for idleness. Milliseconds.
+pub const REPLICATION_STALL_MS: i64 = 600_000;
 
 /// Judges a case.
 #[must_use]
@@ -60,7 +68,7 @@ fn caused(truth: &PartitionTruth, output: &Output<'_>) -> Result<(), String> {
     }
     match output.kind {
         Kind::Result => window_closed(truth, output, expected),
-        Kind::DeadLetter => refused(fate, output),
+        Kind::DeadLetter => refused(truth, fate, output),
     }
 }
 
@@ -99,14 +107,18 @@ fn window_closed(
     Ok(())
 }
 
-/// A dead letter comes from a record, and `too_late` is justified by the watermark.
-fn refused(fate: Option<Fate>, output: &Output<'_>) -> Result<(), String> {
+/// A dead letter comes from a record, and `too_late` is justified by the lateness horizon: a
+/// watermark that was forced counts only as far as the log itself confirms it.
+fn refused(truth: &PartitionTruth, fate: Option<Fate>, output: &Output<'_>) -> Result<(), String> {
     if output.moment.happening != Happening::Record {
         return Err("an idle advance refuses nothing".to_owned());
     }
     match fate {
         Some(fate @ (Fate::Accepted | Fate::Duplicate)) if says_too_late(output) => Err(format!(
-            "the record is called too late, but by the watermark before it, it is {fate}"
+            "the record is called too late, but by the lateness horizon {} it is {fate}",
+            truth
+                .lateness_horizon(output.moment.offset)
+                .unwrap_or(i64::MIN)
         )),
         _ => Ok(()),
     }
@@ -194,9 +206,10 @@ fn commits(case: &Case<'_>, partition: i32, truth: &PartitionTruth, findings: &m
     }
 }
 
-/// A forced advance is legitimate: the partition was read to its end and nothing came for as long
-/// as the idle timeout. The worker forces its clock less the out-of-orderness, so the advance tells
-/// its clock, and the broker's timestamps tell what was in the log then.
+/// A forced advance is legitimate: the partition was read to the end that a consumer sees, and
+/// nothing came for as long as the idle timeout. The worker forces its clock less the
+/// out-of-orderness, so the advance tells its clock, and the broker's timestamps tell what was in
+/// the log then.
 fn idle(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings) {
     let History { rules, input, .. } = case.history;
     let clock_ms = forced
@@ -208,7 +221,7 @@ fn idle(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings
     let unread = input[next..]
         .iter()
         .take_while(here)
-        .find(|record| record.timestamp_ms < clock_ms.saturating_sub(CLOCK_TOLERANCE_MS));
+        .find(|record| record.timestamp_ms < clock_ms.saturating_sub(REPLICATION_STALL_MS));
     if let Some(unread) = unread {
         findings.add(|| {
             format!(
@@ -257,8 +270,11 @@ fn forced_rise(partition: i32, forced: &[Forced], findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
+    use super::REPLICATION_STALL_MS;
     use crate::evidence::Kind::{DeadLetter, Result};
-    use crate::truth::{T0, failed, messages, output, set_commit, set_header, small};
+    use crate::truth::{
+        STALLED_FORCE_MS, T0, failed, messages, output, set_commit, set_header, small, stalled,
+    };
     use crate::verdict::Property::*;
 
     #[test]
@@ -312,7 +328,7 @@ mod tests {
         let mut history = small();
         let mut unread = history.input[history.input.len() - 1].clone();
         unread.offset = 1;
-        unread.timestamp_ms = T0 + 100_000;
+        unread.timestamp_ms = T0 + 300_000 - REPLICATION_STALL_MS - 1;
         history.input.push(unread);
         let found = messages(&history);
         assert!(
@@ -322,16 +338,34 @@ mod tests {
     }
 
     #[test]
+    fn an_advance_while_replication_is_stalled_is_no_fault() {
+        let history = stalled();
+        assert!(history.input[1].timestamp_ms < STALLED_FORCE_MS - 200_000);
+        assert_eq!(messages(&history), "");
+    }
+
+    #[test]
+    fn a_dead_letter_that_only_the_forced_watermark_justifies_is_found() {
+        let mut history = stalled();
+        // As if the refused record had stood in the log before the forced clock.
+        history.input[2].timestamp_ms = T0 + 4_000;
+        output(&mut history, DeadLetter, 2).timestamp_ms = T0 + 4_000;
+        let found = messages(&history);
+        assert!(failed(&history).contains(&Causality), "{found}");
+        let why = format!("by the lateness horizon {} it is an accepted", T0 - 1_000);
+        assert!(found.contains(&why), "{found}");
+        assert!(!found.contains("not idleness"), "{found}");
+    }
+
+    #[test]
     fn a_forged_forced_advance_is_found() {
         let mut history = small();
-        let forged = format!("18:{}", T0 + 295_000);
+        let forged = format!("18:{}", T0 + 3_600_000);
         let header = ("forced".to_owned(), bytes::Bytes::from(forged));
         output(&mut history, Result, 4).headers.push(header);
         let found = messages(&history);
-        assert_eq!(
-            failed(&history),
-            [Conservation, WindowCorrectness, Causality]
-        );
+        // The log does not confirm it, so the contents of windows are what they were.
+        assert_eq!(failed(&history), [Conservation, Causality]);
         assert!(
             found.contains("an unread backlog is not idleness"),
             "{found}"

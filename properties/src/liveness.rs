@@ -52,7 +52,9 @@ fn committed_to_the_end(
 }
 
 /// Every window was emitted; only one that holds events from beyond the last clock of the log (a
-/// producer whose clock is ahead) may still be open.
+/// producer whose clock is ahead) may still be open. A record that stood unseen in the log during a
+/// forced advance is no exception: its window either ends at or before the forced watermark and is
+/// emitted with the record, or waits for the next advance as any other.
 fn windows_emitted(
     case: &Case<'_>,
     partition: i32,
@@ -81,7 +83,7 @@ fn windows_emitted(
 
 #[cfg(test)]
 mod tests {
-    use crate::truth::{failed, small};
+    use crate::truth::{STALLED_FORCE_MS, Story, T0, failed, messages, small};
     use crate::verdict::Property::*;
     use crate::verdict::Verdict;
 
@@ -107,6 +109,25 @@ mod tests {
         assert_eq!(failed(&history), [Liveness]);
         history.settled = false;
         assert_eq!(failed(&history), []);
+    }
+
+    #[test]
+    fn a_window_that_a_record_unseen_during_an_advance_opens_must_be_emitted() {
+        let rest = r#""price":100,"volume":1"#;
+        // Forced to 295 at the clock 300. The unseen record had come at 297; its window ends at 300.
+        let told = |next_advance_s: Option<i64>| {
+            let mut story = Story::new();
+            story.event((0, 0), 1, 1, "AMZN", rest);
+            story.force(0, 1, STALLED_FORCE_MS);
+            story.event((0, 1), 297, 296, "AMZN", rest);
+            story.commit(0, 2);
+            if let Some(advance_s) = next_advance_s {
+                story.force(0, 2, T0 + advance_s * 1000);
+            }
+            story.finish()
+        };
+        assert_eq!(failed(&told(None)), [Liveness]);
+        assert_eq!(messages(&told(Some(360))), "");
     }
 
     #[test]

@@ -202,6 +202,23 @@ pub fn small() -> History {
     story.finish()
 }
 
+/// Watermark that is forced in [`stalled`], Unix milliseconds.
+pub const STALLED_FORCE_MS: i64 = T0 + (IDLE_AT_S - 5) * 1000;
+
+/// A story in which a partition is called idle while a record stands unseen in its log: the record
+/// corrects the window that the advance fired; one that came after the forced clock is too late.
+pub fn stalled() -> History {
+    let mut story = Story::new();
+    let rest = r#""price":100,"volume":1"#;
+    story.event((0, 0), 1, 1, "AMZN", rest);
+    story.commit(0, 1);
+    story.force(0, 1, STALLED_FORCE_MS);
+    story.event((0, 1), 3, 2, "AMZN", rest);
+    story.event((0, 2), IDLE_AT_S + 1, 3, "AMZN", rest);
+    story.commit(0, 3);
+    story.finish()
+}
+
 /// What decides the order of outputs: moment, first result, window end, ticker.
 type Rank<'a> = (Moment, bool, i64, &'a str);
 

@@ -4,6 +4,7 @@
 mod recording;
 
 use processor::core::Identity;
+use properties::causality::REPLICATION_STALL_MS;
 use properties::history::TopicRecord;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,6 +23,10 @@ fn config(cases: u32) -> ProptestConfig {
 /// Garbage inputs of one case of `garbage_is_never_lost_and_never_kills`, and the number of cases.
 const GARBAGE_INPUTS: usize = 250;
 const GARBAGE_CASES: u32 = 420;
+
+/// How long a record may stand unseen in the log, milliseconds: the auditor takes what is older for
+/// a backlog.
+const UNSEEN_MS_MAX: u32 = REPLICATION_STALL_MS as u32;
 
 fn settings() -> impl Strategy<Value = Settings> {
     (
@@ -211,6 +216,33 @@ fn garbage() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The watermark is forced; what can be seen next came after it, or stood unseen in the log.
+fn idle() -> impl Strategy<Value = Step> {
+    let unseen_ms = prop_oneof![
+        2 => Just(0_u32),
+        2 => 0..30_000_u32,
+        2 => 0..300_000_u32,
+        1 => 0..UNSEEN_MS_MAX,
+    ];
+    (0..400_000_u32, unseen_ms).prop_map(|(beyond_ms, unseen_ms)| Step::Idle {
+        beyond_ms,
+        unseen_ms,
+    })
+}
+
+/// Forced advances in the middle of the stream, each with records around its clock.
+fn stalls(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => event(),
+        1 => Just(Step::Raw(None)),
+        2 => (0..40_000_u32).prop_map(|by_ms| Step::Wait { by_ms }),
+        2 => (100_000..600_000_u32).prop_map(|by_ms| Step::Wait { by_ms }),
+        1 => (1..4_u8).prop_map(|offsets| Step::Gap { offsets }),
+        4 => idle(),
+    ];
+    vec(step, 0..most)
+}
+
 /// What happens to one partition.
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
@@ -218,7 +250,7 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => garbage(),
         2 => (0..40_000_u32).prop_map(|by_ms| Step::Wait { by_ms }),
         1 => (1..4_u8).prop_map(|offsets| Step::Gap { offsets }),
-        1 => (0..400_000_u32).prop_map(|beyond_ms| Step::Idle { beyond_ms }),
+        1 => idle(),
     ];
     vec(step, 0..most)
 }
@@ -250,11 +282,23 @@ proptest! {
         recording.assert_all_held()?;
     }
 
+    /// Forced advances over records that nobody could see yet: what came before the forced clock
+    /// is judged by the log alone, what came after it by the advance.
+    #[test]
+    fn forced_advances_in_mid_stream_give_what_the_oracle_gives(
+        settings in settings(),
+        steps in stalls(150),
+    ) {
+        let mut recording = Recording::new(settings);
+        recording.run(0, &steps);
+        recording.assert_all_held()?;
+    }
+
     /// A task that is restored from a snapshot goes on as if nothing had happened.
     #[test]
     fn a_snapshot_at_any_point_changes_nothing(
         settings in settings(),
-        steps in steps(120),
+        steps in prop_oneof![steps(120), stalls(120)],
         snapshots in vec(0..120_usize, 1..5),
     ) {
         let mut undisturbed = Recording::new(settings.clone());
@@ -293,11 +337,12 @@ fn the_streams_take_every_hard_path() {
     let mut runner = TestRunner::deterministic();
     let mut reached = Reached::default();
     for _ in 0..60 {
-        let strategy = (settings(), steps(120));
+        let strategy = (settings(), steps(120), stalls(120));
         let tree = strategy.new_tree(&mut runner).expect("nothing is filtered");
-        let (settings, steps) = tree.current();
+        let (settings, steps, stalls) = tree.current();
         let mut recording = Recording::new(settings);
         reached.duplicates += recording.run(0, &steps).duplicates;
+        reached.duplicates += recording.run(1, &stalls).duplicates;
         reached.count(&recording);
     }
     let Reached {
@@ -306,6 +351,8 @@ fn the_streams_take_every_hard_path() {
         too_late,
         idle_results,
         many_at_once,
+        spared,
+        late_by_force,
     } = reached;
     for (path, times) in [
         ("duplicates", duplicates),
@@ -313,6 +360,8 @@ fn the_streams_take_every_hard_path() {
         ("events too late", too_late),
         ("results of idle advances", idle_results),
         ("several results of one cause", many_at_once),
+        ("results of records spared by the horizon", spared),
+        ("events too late by a forced advance", late_by_force),
     ] {
         assert!(times >= 40, "{path}: only {times}");
     }
@@ -325,6 +374,10 @@ struct Reached {
     too_late: u64,
     idle_results: u64,
     many_at_once: u64,
+    /// Results of records that would have been too late by the emission watermark.
+    spared: u64,
+    /// Events too late while a forced advance was the watermark.
+    late_by_force: u64,
 }
 
 impl Reached {
@@ -341,6 +394,10 @@ impl Reached {
             self.corrections += u64::from(header(record, "revision") != "0");
             self.idle_results += u64::from(header(record, "cause") == "idle");
             causes.push((header(record, "cause"), header(record, "cause-offset")));
+            let watermark_ms: i64 = header(record, "watermark").parse().expect("a number");
+            let kept_until_ms = record.timestamp_ms + 1 + history.rules.allowed_lateness_ms;
+            self.spared +=
+                u64::from(header(record, "cause") == "record" && kept_until_ms <= watermark_ms);
         }
         causes.sort();
         let all = causes.len();
@@ -350,7 +407,13 @@ impl Reached {
             let value = record.value.as_deref().unwrap_or_default();
             value.starts_with(b"{\"error_type\":\"too_late\"")
         };
-        self.too_late += history.dead_letters.iter().filter(late).count() as u64;
+        let by_force = |record: &&TopicRecord| {
+            let watermark = header(record, "watermark");
+            header(record, "forced").ends_with(&format!(":{watermark}"))
+        };
+        let late = || history.dead_letters.iter().filter(late);
+        self.too_late += late().count() as u64;
+        self.late_by_force += late().filter(by_force).count() as u64;
     }
 }
 

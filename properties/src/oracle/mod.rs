@@ -2,16 +2,20 @@
 //!
 //! Comes in: the rules, the whole input log, and the forced watermark advances that the outputs
 //! declare. Goes out: the fate of every record, every window with its members and the moments of
-//! its revisions, the watermark at any moment. Never here: anything that the outputs say besides
+//! its revisions, the watermark and the lateness horizon at any moment. Never here: anything that the outputs say besides
 //! the forced advances.
 //!
 //! It is written unlike a stream processor. No window is open or closed while it reads:
 //! - Every record is read by itself ([`reading`]).
 //! - Equal identities are brought together by sorting; the first of each group is its leader, the
-//!   others are repeats. The watermark of the log is the running maximum over leaders: a leader
-//!   that is refused as too late cannot raise it (its time lies before its window's end, which the
-//!   watermark has passed), and a repeat never moves it.
-//! - With the watermark before every record known, each record's fate follows by itself.
+//!   others are repeats. A repeat never moves the watermark of the log, which is the running maximum
+//!   over leaders. A leader that is refused as too late is counted in, and changes nothing: its time
+//!   lies before its window's end, and that is behind either the watermark of the log or a forced
+//!   advance that the clock of the log confirms, both of which never go back.
+//! - A forced advance is made by a worker's clock, perhaps while records stand in the log that
+//!   nobody can see yet. So it fires windows at once, but makes nothing late before the log's own
+//!   clock (the running maximum over the Kafka timestamps of all records) has come as far.
+//! - With that horizon known at every record, each record's fate follows by itself.
 //! - Accepted events are grouped by sorting; when each window fires is found by binary search.
 
 pub mod reading;
@@ -121,6 +125,9 @@ pub struct PartitionTruth {
     counted: Vec<Fates>,
     /// Watermark of the log after each record, without forced advances; `i64::MIN` before any event.
     log_watermarks: Vec<i64>,
+    /// How far the clock of the log confirms a forced advance at each record: the highest Kafka
+    /// timestamp up to and including it, less the out-of-orderness.
+    confirmed: Vec<i64>,
     forced: Vec<Forced>,
     /// The highest watermark forced so far, after each of `forced`.
     forced_peaks: Vec<i64>,
@@ -199,6 +206,11 @@ impl PartitionTruth {
             fates: vec![Fate::Accepted; records.len()],
             counted: Vec::new(),
             log_watermarks: vec![i64::MIN; records.len()],
+            confirmed: running_maximum(records.iter().map(|record| {
+                record
+                    .timestamp_ms
+                    .saturating_sub(rules.max_out_of_orderness_ms)
+            })),
             forced_peaks: running_maximum(forced.iter().map(|forced| forced.watermark_ms)),
             forced,
             windows: BTreeMap::new(),
@@ -217,10 +229,10 @@ impl PartitionTruth {
         }
         mark_repeats(&mut placed);
         truth.raise_watermarks(&placed, rules.max_out_of_orderness_ms);
-        let horizon_ms = rules.window_ms + rules.allowed_lateness_ms;
+        let kept_ms = rules.window_ms + rules.allowed_lateness_ms;
         placed.retain(|one| {
-            let before = truth.watermark_before(one.index);
-            let fate = if one.window_start.saturating_add(horizon_ms) <= before {
+            let horizon = truth.horizon_at(one.index);
+            let fate = if one.window_start.saturating_add(kept_ms) <= horizon {
                 Fate::Refused(Refusal::TooLate)
             } else if one.repeats {
                 Fate::Duplicate
@@ -245,11 +257,21 @@ impl PartitionTruth {
         self.log_watermarks = running_maximum(self.log_watermarks.iter().copied());
     }
 
-    fn watermark_before(&self, index: usize) -> i64 {
+    /// Up to where windows are closed for good when the record with this number is judged.
+    fn horizon_at(&self, index: usize) -> i64 {
         let of_log = index
             .checked_sub(1)
             .map_or(i64::MIN, |before| self.log_watermarks[before]);
-        of_log.max(self.forced_watermark(self.offsets[index]))
+        let forced = self.forced_watermark(self.offsets[index]);
+        of_log.max(forced.min(self.confirmed[index]))
+    }
+
+    /// The lateness horizon by which the record at `offset` is judged, Unix milliseconds: its event
+    /// is too late if its window's end plus the allowed lateness is not after it. `i64::MIN` before
+    /// any event; `None` if there is no such record.
+    #[must_use]
+    pub fn lateness_horizon(&self, offset: i64) -> Option<i64> {
+        self.index_of(offset).map(|index| self.horizon_at(index))
     }
 
     /// The highest watermark that was forced at or before `position`.

@@ -118,21 +118,28 @@ fn windows_fire_when_the_watermark_reaches_their_end() {
     );
 }
 
-/// A log of one partition: (second of the event, offset).
+/// A log of one partition with an event of each of these seconds; all came long after them.
 fn log_of(rules: &Rules, times_s: &[i64]) -> History {
+    let records: Vec<_> = times_s.iter().map(|time_s| (*time_s, 1_000_000)).collect();
+    log_that_came(rules, &records)
+}
+
+/// A log of one partition: of each record the second of its event and its Kafka timestamp,
+/// milliseconds of the story.
+fn log_that_came(rules: &Rules, records: &[(i64, i64)]) -> History {
     let mut history = small();
     history.rules = rules.clone();
-    history.input = times_s
+    history.input = records
         .iter()
         .zip(0..)
-        .map(|(time_s, offset)| {
+        .map(|((time_s, came_ms), offset)| {
             let seconds = T0 / 1000 + time_s;
             let text =
                 format!("{{\"ticker\":\"AAPL\",\"price\":1,\"volume\":1,\"timestamp\":{seconds}}}");
             TopicRecord {
                 partition: 0,
                 offset,
-                timestamp_ms: T0 + 1_000_000,
+                timestamp_ms: T0 + came_ms,
                 key: None,
                 value: Some(Bytes::from(text)),
                 headers: Vec::new(),
@@ -140,6 +147,15 @@ fn log_of(rules: &Rules, times_s: &[i64]) -> History {
         })
         .collect();
     history
+}
+
+/// The truth of such a log when the watermark is forced to a second of the story at a position.
+fn forced_at(position: i64, watermark_s: i64, history: &History) -> Oracle {
+    let forced = Forced {
+        position,
+        watermark_ms: T0 + watermark_s * 1000,
+    };
+    Oracle::new(history, &BTreeMap::from([(0, vec![forced])]))
 }
 
 #[test]
@@ -159,18 +175,97 @@ fn lateness_ends_exactly_at_the_horizon() {
 fn a_forced_advance_counts_from_its_position_on() {
     let rules = small().rules;
     for (position, fate) in [(1, Fate::Refused(Refusal::TooLate)), (2, Fate::Accepted)] {
-        let forced = Forced {
-            position,
-            watermark_ms: T0 + 120_000,
-        };
-        let forced = BTreeMap::from([(0, vec![forced])]);
-        let oracle = Oracle::new(&log_of(&rules, &[1, 2, 200]), &forced);
+        let oracle = forced_at(position, 120, &log_of(&rules, &[1, 2, 200]));
         assert_eq!(
             oracle.partition(0).fate(1),
             Some(fate),
             "position {position}"
         );
     }
+}
+
+#[test]
+fn what_came_before_a_forced_clock_corrects_what_the_advance_fired() {
+    let rules = small().rules;
+    // Forced to 295 by the clock 300, far beyond the end and the lateness of the window [0, 60),
+    // while a record stood unseen in the log since 3.
+    let history = log_that_came(&rules, &[(1, 1_000), (2, 3_000)]);
+    let oracle = forced_at(1, 295, &history);
+    let truth = oracle.partition(0);
+    assert_eq!(truth.fate(1), Some(Fate::Accepted));
+    let window = &truth.windows[&("AAPL".to_owned(), T0)];
+    let revisions: Vec<_> = window
+        .revisions
+        .iter()
+        .map(|revision| (revision.moment, revision.content.count))
+        .collect();
+    let idle = Moment::idle(1, T0 + 295_000);
+    assert_eq!(revisions, [(idle, 1), (Moment::record(1), 2)]);
+    assert_eq!(truth.watermark_after(Moment::record(1)), T0 + 295_000);
+}
+
+#[test]
+fn what_came_after_a_forced_clock_is_too_late() {
+    let rules = small().rules;
+    let history = log_that_came(&rules, &[(1, 1_000), (2, 301_000)]);
+    let oracle = forced_at(1, 295, &history);
+    let truth = oracle.partition(0);
+    assert_eq!(truth.fate(1), Some(Fate::Refused(Refusal::TooLate)));
+    assert_eq!(truth.lateness_horizon(1), Some(T0 + 295_000));
+}
+
+#[test]
+fn a_forced_advance_makes_late_exactly_as_far_as_the_log_confirms_it() {
+    let rules = small().rules;
+    // Out of orderness 5 s, lateness 60 s: the window [0, 60) is gone when the horizon is 120.
+    for (came_ms, fate) in [
+        (124_999, Fate::Accepted),
+        (125_000, Fate::Refused(Refusal::TooLate)),
+    ] {
+        let history = log_that_came(&rules, &[(1, 1_000), (2, came_ms)]);
+        let oracle = forced_at(1, 295, &history);
+        assert_eq!(oracle.partition(0).fate(1), Some(fate), "came at {came_ms}");
+    }
+}
+
+#[test]
+fn every_record_so_far_confirms_a_forced_advance() {
+    let rules = small().rules;
+    // A tombstone that came after the forced clock, behind the advance (1) or before it (2).
+    for position in [1, 2] {
+        let mut history = log_that_came(&rules, &[(1, 1_000), (0, 301_000), (2, 3_000)]);
+        history.input[1].value = None;
+        let oracle = forced_at(position, 295, &history);
+        let fate = oracle.partition(0).fate(2);
+        assert_eq!(
+            fate,
+            Some(Fate::Refused(Refusal::TooLate)),
+            "position {position}"
+        );
+    }
+}
+
+#[test]
+fn the_clock_of_the_log_alone_makes_nothing_late() {
+    let rules = small().rules;
+    let history = log_that_came(&rules, &[(1, 1_000), (2, 301_000)]);
+    let oracle = forced_at(2, 295, &history);
+    assert_eq!(oracle.partition(0).fate(1), Some(Fate::Accepted));
+}
+
+#[test]
+fn an_event_behind_a_forced_advance_still_moves_the_watermark_of_the_log() {
+    let mut rules = small().rules;
+    rules.max_future_skew_ms = 300_000;
+    // Forced to 295. The event of 250 is below that, but moves the log's own watermark to 245, and
+    // with it the horizon: the window [0, 60) is gone, that of [180, 240) is not.
+    let records = [(1, 1_000), (250, 3_000), (2, 3_000), (200, 3_000)];
+    let oracle = forced_at(1, 295, &log_that_came(&rules, &records));
+    let truth = oracle.partition(0);
+    assert_eq!(truth.fate(1), Some(Fate::Accepted));
+    assert_eq!(truth.fate(2), Some(Fate::Refused(Refusal::TooLate)));
+    assert_eq!(truth.fate(3), Some(Fate::Accepted));
+    assert_eq!(truth.lateness_horizon(3), Some(T0 + 245_000));
 }
 
 #[test]

@@ -57,8 +57,9 @@ pub enum Step {
     Wait { by_ms: u32 },
     /// Offsets that no reader sees.
     Gap { offsets: u8 },
-    /// Nothing comes for the idle timeout and longer; the watermark is forced.
-    Idle { beyond_ms: u32 },
+    /// Nothing can be seen for the idle timeout and longer; the watermark is forced. The next record
+    /// that can be seen stood in the log since `unseen_ms` before that (0: it comes after it).
+    Idle { beyond_ms: u32, unseen_ms: u32 },
 }
 
 /// One run.
@@ -72,7 +73,10 @@ pub struct Recording {
 struct Partition {
     number: i32,
     task: PartitionTask,
+    /// Clock of the log: what the next records bear.
     clock_ms: i64,
+    /// Clock of the worker at the newest forced advance.
+    forced_clock_ms: i64,
     next_offset: i64,
     /// Records that were not processed yet.
     waiting: Vec<TopicRecord>,
@@ -163,6 +167,7 @@ impl Recording {
             number,
             task: PartitionTask::new(PartitionId(number), start, Arc::clone(&self.config)),
             clock_ms: CLOCK_START_MS,
+            forced_clock_ms: CLOCK_START_MS,
             next_offset: start.0,
             waiting: Vec::new(),
             buckets: BTreeMap::new(),
@@ -181,6 +186,7 @@ impl Recording {
             &mut partition,
             &Step::Idle {
                 beyond_ms: 2_000_000,
+                unseen_ms: 0,
             },
         );
         partition.task.counters()
@@ -214,15 +220,21 @@ impl Recording {
             Step::Raw(value) => partition.arrive(value.clone()),
             Step::Wait { by_ms } => partition.clock_ms += i64::from(*by_ms),
             Step::Gap { offsets } => partition.next_offset += i64::from(*offsets),
-            Step::Idle { beyond_ms } => {
+            Step::Idle {
+                beyond_ms,
+                unseen_ms,
+            } => {
                 self.commit(partition);
-                partition.clock_ms += IDLE_TIMEOUT_MS + i64::from(*beyond_ms);
-                let watermark = partition.clock_ms - self.settings.out_of_orderness_ms;
+                let latest_ms = partition.clock_ms.max(partition.forced_clock_ms);
+                let clock_ms = latest_ms + IDLE_TIMEOUT_MS + i64::from(*beyond_ms);
+                let watermark = clock_ms - self.settings.out_of_orderness_ms;
                 let mut outputs = Vec::new();
                 partition
                     .task
                     .force_watermark(Watermark(watermark), &mut outputs);
                 self.publish(partition, outputs);
+                partition.forced_clock_ms = clock_ms;
+                partition.clock_ms = clock_ms - i64::from(*unseen_ms);
             }
         }
     }
