@@ -31,6 +31,7 @@ struct Bar {
 struct ResultFields {
     ticker: String,
     window_start: i64,
+    count: u64,
     total_volume: u64,
     revision: u64,
 }
@@ -53,24 +54,38 @@ pub fn read(path: &Path) -> Result<Volumes, BarsError> {
     Ok(volumes)
 }
 
+/// Events in the last revision of every window.
+#[must_use]
+pub fn events_in_windows(outputs: &[TopicRecord]) -> u64 {
+    newest(outputs).values().map(|result| result.count).sum()
+}
+
 /// The volumes of the last revision of every window.
 #[must_use]
 pub fn of_results(outputs: &[TopicRecord]) -> Volumes {
-    let mut newest: BTreeMap<(String, i64), (u64, u64)> = BTreeMap::new();
+    newest(outputs)
+        .into_iter()
+        .map(|(key, result)| (key, result.total_volume))
+        .collect()
+}
+
+fn newest(outputs: &[TopicRecord]) -> BTreeMap<(String, i64), ResultFields> {
+    let mut newest: BTreeMap<(String, i64), ResultFields> = BTreeMap::new();
     for output in outputs {
         let value = output.value.as_deref().unwrap_or_default();
         // What is no result is the affair of the properties.
         let Ok(result) = serde_json::from_slice::<ResultFields>(value) else {
             continue;
         };
-        let key = (result.ticker, result.window_start.div_euclid(1_000));
-        let entry = newest.entry(key).or_default();
-        *entry = (*entry).max((result.revision, result.total_volume));
+        let key = (result.ticker.clone(), result.window_start.div_euclid(1_000));
+        match newest.get(&key) {
+            Some(known) if known.revision >= result.revision => {}
+            _ => {
+                newest.insert(key, result);
+            }
+        }
     }
     newest
-        .into_iter()
-        .map(|(key, (_, volume))| (key, volume))
-        .collect()
 }
 
 /// A window whose volumes differ.

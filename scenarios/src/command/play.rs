@@ -155,7 +155,8 @@ fn report(
     }
     print(&played.report.text())?;
     print(&format!(
-        "{} results, {} dead letters\n",
+        "{} events in windows, {} results, {} dead letters\n",
+        grouped(bars::events_in_windows(&played.history.outputs)),
         grouped(played.history.outputs.len() as u64),
         grouped(played.history.dead_letters.len() as u64)
     ))?;

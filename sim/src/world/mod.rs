@@ -41,6 +41,9 @@ const FETCH_WAIT_MAX_MS: u32 = 5_000;
 /// Stack of the thread that plays a run.
 const STACK_BYTES: usize = 16 << 20;
 
+/// Where each broker is.
+type BrokerAddresses = Vec<(BrokerId, Address)>;
+
 /// Records from outside the plan, in the order of sending.
 pub type Records = Box<dyn Iterator<Item = Sending> + Send>;
 
@@ -164,7 +167,7 @@ struct World {
     fabric: Fabric,
     hosts: Hosts,
     brokers: Vec<Handle<Broker>>,
-    directory: Arc<Vec<(BrokerId, Address)>>,
+    directory: Arc<BrokerAddresses>,
     objects: ObjectService,
     workers: Vec<Supervised>,
     /// Worker processes by ordinal, each with its own configuration.
@@ -454,9 +457,9 @@ fn build_cluster(
     hosts: &Hosts,
     plan: &Plan,
     cluster: &Arc<ClusterConfig>,
-) -> (Vec<Handle<Broker>>, Arc<Vec<(BrokerId, Address)>>) {
+) -> (Vec<Handle<Broker>>, Arc<BrokerAddresses>) {
     let first = fabric.next_address();
-    let addresses: Vec<(BrokerId, Address)> = (1..=plan.topology.brokers)
+    let addresses: BrokerAddresses = (1..=plan.topology.brokers)
         .map(|n| (BrokerId(n), Address(first.0 + n)))
         .collect();
     let directory = Arc::new(Directory {

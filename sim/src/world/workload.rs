@@ -167,7 +167,7 @@ impl<'a> StreamExpansion<'a> {
     /// Seconds, sometimes whole, mostly with milliseconds.
     fn timestamp(&self, index: u64, unix_ms: i64) -> String {
         let (seconds, ms) = (unix_ms.div_euclid(1_000), unix_ms.rem_euclid(1_000));
-        if self.choose(About::Fraction, index) % 8 == 0 {
+        if self.choose(About::Fraction, index).is_multiple_of(8) {
             seconds.to_string()
         } else {
             format!("{seconds}.{ms:03}")
