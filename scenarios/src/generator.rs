@@ -226,6 +226,7 @@ enum Pattern {
     CrashTwice,
     CrashAll,
     Zombie,
+    ZombieInUpload,
     LeaveAndJoin,
     BrokersInTurn,
     TwoBrokers,
@@ -240,10 +241,11 @@ enum Pattern {
     LostAnswersAndBroker,
 }
 
-const PATTERNS: [Pattern; 15] = [
+const PATTERNS: [Pattern; 16] = [
     Pattern::CrashTwice,
     Pattern::CrashAll,
     Pattern::Zombie,
+    Pattern::ZombieInUpload,
     Pattern::LeaveAndJoin,
     Pattern::BrokersInTurn,
     Pattern::TwoBrokers,
@@ -319,9 +321,11 @@ fn end_before(faults: &mut [Fault], end_ms: u64) {
 
 fn pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
     match pattern {
-        Pattern::CrashTwice | Pattern::CrashAll | Pattern::Zombie | Pattern::LeaveAndJoin => {
-            worker_pattern(pattern, at_ms, dice, topology)
-        }
+        Pattern::CrashTwice
+        | Pattern::CrashAll
+        | Pattern::Zombie
+        | Pattern::ZombieInUpload
+        | Pattern::LeaveAndJoin => worker_pattern(pattern, at_ms, dice, topology),
         Pattern::BrokersInTurn
         | Pattern::TwoBrokers
         | Pattern::AllBrokers
@@ -377,6 +381,26 @@ fn worker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology
                 FaultKind::WorkerCrash {
                     worker: next,
                     down_ms,
+                },
+            ),
+        ],
+        Pattern::ZombieInUpload => vec![
+            // Uploads are so slow that the pause falls between a poll and its commit,
+            fault(
+                at_ms,
+                FaultKind::ObjectStoreTrouble {
+                    for_ms: dice.between("slow store", 20_000, 40_000),
+                    error_permille: 0,
+                    unknown_permille: 0,
+                    extra_latency_ms: dice.between("slow", 1_000, 8_000),
+                },
+            ),
+            // and the member wakes up with work of a generation that is over.
+            fault(
+                at_ms + 12_000 + soon_ms,
+                FaultKind::WorkerPause {
+                    worker,
+                    for_ms: dice.between("pause", 46_000, 90_000),
                 },
             ),
         ],

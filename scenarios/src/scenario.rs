@@ -160,6 +160,16 @@ pub enum Expectation {
         /// Lowest number of hits.
         at_least: u64,
     },
+    /// Faults of any kind that really hit.
+    Faults {
+        /// Lowest number.
+        at_least: u64,
+    },
+    /// Records on the input topic.
+    Records {
+        /// Lowest number.
+        at_least: u64,
+    },
     /// Results with a revision above 0.
     Corrections {
         /// Of this ticker only.

@@ -25,6 +25,13 @@ fn missing_one(expectation: &Expectation, record: &RunRecord) -> Option<String> 
             let hits = record.fault_hits.get(name).copied().unwrap_or(0);
             bounds(&format!("hits of {name}"), hits, *at_least, None)
         }
+        Expectation::Faults { at_least } => {
+            let hits = record.fault_hits.values().sum();
+            bounds("faults that hit", hits, *at_least, None)
+        }
+        Expectation::Records { at_least } => {
+            bounds("records", record.input_records, *at_least, None)
+        }
         Expectation::Corrections {
             name,
             window_start,

@@ -10,7 +10,7 @@ use scenarios::runner::{Order, RunError, play};
 use sim::sabotage::Sabotage;
 
 /// Storms played before a sabotage counts as unnoticed.
-const SEEDS_MAX: u64 = 1_500;
+const SEEDS_MAX: u64 = 400;
 
 /// The property that this sabotage breaks first of all.
 fn broken(sabotage: Sabotage) -> Property {
