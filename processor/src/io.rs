@@ -95,11 +95,20 @@ pub struct CommittedOffset {
     pub metadata: String,
 }
 
+/// A partition of a named topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// Topic name.
+    pub topic: String,
+    /// Partition.
+    pub partition: PartitionId,
+}
+
 /// An offset to commit, with its metadata string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetAndMetadata {
-    /// Partition of the input topic.
-    pub partition: PartitionId,
+    /// Whose offset: mostly of the input topic, but a group may commit offsets of any topic.
+    pub tp: TopicPartition,
     /// Next offset to process.
     pub offset: Offset,
     /// Metadata (the commit record).
@@ -228,15 +237,17 @@ pub trait Consumer {
     /// If one is not owned.
     fn resume(&mut self, partitions: &[PartitionId]) -> KafkaResult<()>;
 
-    /// Stable committed offsets (`require_stable`: waits while a transaction has pending ones).
+    /// Stable committed offsets (`require_stable`: waits while a transaction has pending ones), all
+    /// from one answer of one coordinator, in the order asked for. Stable is not current: a coordinator
+    /// that was replaced and does not know it yet still answers from what it remembers.
     ///
     /// # Errors
     /// Retriable when the coordinator could not be asked, or offsets stayed unstable, for `timeout`.
     fn committed(
         &mut self,
-        partitions: &[PartitionId],
+        partitions: &[TopicPartition],
         timeout: Duration,
-    ) -> impl Future<Output = KafkaResult<Vec<(PartitionId, Option<CommittedOffset>)>>>;
+    ) -> impl Future<Output = KafkaResult<Vec<Option<CommittedOffset>>>>;
 
     /// Log start and last stable offset of a partition of the subscribed topic.
     ///

@@ -179,7 +179,7 @@ mod tests {
 
     fn result(start_ms: i64, volume: u64, revision: u64) -> TopicRecord {
         let value = format!(
-            "{{\"ticker\":\"AIG\",\"window_start\":{start_ms},\"total_volume\":{volume},\"revision\":{revision}}}"
+            "{{\"ticker\":\"AIG\",\"window_start\":{start_ms},\"count\":1,\"total_volume\":{volume},\"revision\":{revision}}}"
         );
         TopicRecord {
             partition: 0,

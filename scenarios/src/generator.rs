@@ -239,9 +239,13 @@ enum Pattern {
     StoreTrouble,
     LostAnswers,
     LostAnswersAndBroker,
+    StaleCoordinator,
+    PauseInTakeOver,
+    StoreOutageAndCrash,
+    SlowStoreAndCrash,
 }
 
-const PATTERNS: [Pattern; 16] = [
+const PATTERNS: [Pattern; 20] = [
     Pattern::CrashTwice,
     Pattern::CrashAll,
     Pattern::Zombie,
@@ -258,6 +262,10 @@ const PATTERNS: [Pattern; 16] = [
     Pattern::StoreTrouble,
     Pattern::LostAnswers,
     Pattern::LostAnswersAndBroker,
+    Pattern::StaleCoordinator,
+    Pattern::PauseInTakeOver,
+    Pattern::StoreOutageAndCrash,
+    Pattern::SlowStoreAndCrash,
 ];
 
 /// The faults of a storm over `active_ms`, sorted by time; all end before `active_ms`. Durations of
@@ -336,6 +344,10 @@ fn pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Ve
         Pattern::StoreTrouble | Pattern::LostAnswers | Pattern::LostAnswersAndBroker => {
             service_pattern(pattern, at_ms, dice, topology)
         }
+        Pattern::StaleCoordinator
+        | Pattern::PauseInTakeOver
+        | Pattern::StoreOutageAndCrash
+        | Pattern::SlowStoreAndCrash => take_over_pattern(pattern, at_ms, dice, topology),
     }
 }
 
@@ -516,10 +528,78 @@ fn network_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topolog
                 loss_permille: dice.permille("loss", 0, 100),
                 duplicate_permille: dice.permille("duplicate", 0, 100),
                 reorder_permille: dice.permille("reorder", 0, 200),
-                delay_ms_max: dice.between("delay", 10, 5_000),
+                // Beyond the request timeout (5 s) a late request meets the transactions after it.
+                delay_ms_max: dice.between("delay", 10, 20_000),
                 extra_latency_ms: dice.between("latency", 0, 200),
             },
         )],
+    }
+}
+
+/// What hurts a worker just while it takes partitions over.
+fn take_over_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
+    let worker = dice.machine("worker", 0, topology.workers - 1);
+    let soon_ms = dice.between("soon", 1_000, 20_000);
+    let crash = |after_ms: u64| {
+        let down_ms = 1_000;
+        fault(at_ms + after_ms, FaultKind::WorkerCrash { worker, down_ms })
+    };
+    let store = |for_ms: u64, error_permille: u32, extra_latency_ms: u64| {
+        let kind = FaultKind::ObjectStoreTrouble {
+            for_ms,
+            error_permille,
+            unknown_permille: 0,
+            extra_latency_ms,
+        };
+        fault(at_ms, kind)
+    };
+    match pattern {
+        // A broker that was replaced goes on answering those who still reach it.
+        Pattern::StaleCoordinator => {
+            let number = dice.machine("broker", 1, topology.brokers);
+            let others = (1..=topology.brokers).filter(|other| *other != number);
+            let mut to: Vec<Machine> = others.map(Machine::Broker).collect();
+            to.push(Machine::Controller);
+            // The other workers go on without it.
+            let others = (0..topology.workers).filter(|other| *other != worker);
+            to.extend(others.map(Machine::Worker));
+            let cut = FaultKind::NetworkCut {
+                from: vec![Machine::Broker(number)],
+                to,
+                one_way: false,
+                for_ms: dice.between("cut", 30_000, 120_000),
+            };
+            let breaks = FaultKind::NetworkTrouble {
+                for_ms: 10_000,
+                loss_permille: 0,
+                duplicate_permille: 100,
+                reorder_permille: 100,
+                delay_ms_max: 500,
+                extra_latency_ms: 0,
+            };
+            let crash_ms = 10_000 + soon_ms;
+            vec![
+                fault(at_ms, cut),
+                crash(crash_ms),
+                fault(at_ms + crash_ms + 2_000, breaks),
+            ]
+        }
+        Pattern::PauseInTakeOver => {
+            let pause = FaultKind::WorkerPause {
+                worker,
+                for_ms: dice.between("pause", 20_000, 120_000),
+            };
+            vec![crash(0), fault(at_ms + 1_000 + soon_ms / 2, pause)]
+        }
+        Pattern::StoreOutageAndCrash => {
+            let for_ms = dice.between("outage", 5_000, 60_000);
+            vec![store(for_ms, 1_000, 0), crash(soon_ms / 4)]
+        }
+        _ => {
+            let for_ms = dice.between("slow", 30_000, 120_000);
+            let latency_ms = dice.between("latency", 2_000, 25_000);
+            vec![store(for_ms, 0, latency_ms), crash(soon_ms / 4)]
+        }
     }
 }
 

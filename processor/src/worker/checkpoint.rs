@@ -138,12 +138,6 @@ impl Checkpoints {
         }
     }
 
-    /// The partition.
-    #[must_use]
-    pub fn partition(&self) -> PartitionId {
-        self.partition
-    }
-
     /// Sets this owner's term, known once the commit record has been read.
     pub fn begin_term(&mut self, term: u64) {
         self.term = term;
@@ -259,15 +253,18 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// Deletes what neither `kept` reaches nor was written after `before_unix_ms`. Returns how many
-    /// objects went.
+    /// Deletes what neither `kept` reaches nor is younger than `grace_ms`, measured back from the moment
+    /// when the store took the manifest of `newest_named`: then this owner certainly was the owner, and a
+    /// later owner's objects are younger, whatever this machine's clock says and however long the process
+    /// stood still. Returns how many objects went.
     ///
     /// # Errors
     /// The object store's; the rest is collected next time.
-    pub async fn collect<'a>(
+    pub async fn collect(
         &self,
-        kept: impl IntoIterator<Item = &'a Snapshot>,
-        before_unix_ms: i64,
+        kept: &[Snapshot],
+        newest_named: &Snapshot,
+        grace_ms: i64,
     ) -> object_store::Result<usize> {
         let mut reachable: BTreeSet<String> = BTreeSet::new();
         for snapshot in kept {
@@ -276,6 +273,14 @@ impl Checkpoints {
         }
         let folder = Path::from(self.folder.as_str());
         let listed: Vec<ObjectMeta> = self.objects.list(Some(&folder)).try_collect().await?;
+        let newest = self.manifest_path(&newest_named.id);
+        let Some(owned_at) = listed.iter().find(|meta| meta.location == newest) else {
+            return Ok(0);
+        };
+        let before_unix_ms = owned_at
+            .last_modified
+            .timestamp_millis()
+            .saturating_sub(grace_ms);
         let doomed: Vec<object_store::Result<Path>> = listed
             .into_iter()
             .filter(|meta| meta.last_modified.timestamp_millis() < before_unix_ms)

@@ -15,26 +15,16 @@ pub enum WorkerError {
     /// The local state store failed.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A checkpoint could not be read.
-    #[error(
-        "partition {partition}: checkpoint {snapshot}: {cause}; the process may be started again"
-    )]
-    CheckpointUnreadable {
-        /// Partition.
-        partition: PartitionId,
-        /// Snapshot id.
-        snapshot: String,
-        /// The object store's error.
-        cause: object_store::Error,
-    },
-    /// Another owner has committed this partition.
-    #[error("partition {0}: another owner has committed it; the process may be started again")]
-    Superseded(PartitionId),
     /// Fenced again and again.
     #[error(
         "the transactional.id `{0}` is used by another process: give every worker its own worker.ordinal"
     )]
     FencedRepeatedly(String),
+    /// The last act of a stop did not succeed.
+    #[error(
+        "partition {0}: stopped before its snapshot was committed; the next start replays from the older one, so start it once more and stop it again before the configuration is changed"
+    )]
+    DrainIncomplete(PartitionId),
     /// The consumer delivered what it must not.
     #[error(
         "partition {partition}: a record at offset {got} came after position {position}: the client is broken"

@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod commit_record;
+mod current;
 mod error;
 mod observer;
 mod partition;
@@ -28,24 +29,30 @@ use crate::config::ProcessorConfig;
 use crate::core::CoreConfig;
 use crate::io::{
     Clock, ConsumedRecord, Consumer, ErrorClass, Kafka, KafkaError, Polled, StateStore,
-    TopicDescription,
+    TopicDescription, TransactionalProducer,
 };
 use crate::units::PartitionId;
+use futures_util::future::{Either, select};
 use object_store::ObjectStore;
-use partition::OwnedPartition;
+use partition::{OwnedPartition, Phase};
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Reads of one object are tried so often before the worker gives up.
-const OBJECT_READ_ATTEMPTS_MAX: u32 = 20;
+/// A restore that had to be postponed is tried again after this long.
+const RESTORE_RETRY: Duration = Duration::from_secs(1);
 /// Pause before a failed call is made again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Producers fenced in a row before the worker takes it for a second process with its ordinal.
 const FENCES_IN_A_ROW_MAX: u32 = 8;
-/// Outputs of one partition that may wait for a commit before its delivery is paused.
-const PENDING_OUTPUTS_MAX: usize = 50_000;
+/// Bytes of outputs that may wait for a commit before delivery is paused: what one transaction can
+/// carry well within its timeout.
+const PENDING_BYTES_MAX: usize = 16 << 20;
+/// Rounds of a clean stop before it is given up.
+const DRAIN_ROUNDS_MAX: u32 = 20;
 
 /// What a worker is built from.
 pub struct Parts<K, S, C, O> {
@@ -94,7 +101,11 @@ pub struct Worker<K: Kafka, S, C, O> {
     clock: C,
     observer: O,
     topic: TopicDescription,
+    /// Number of partitions of the output topic.
+    output_partitions: u32,
     owned: BTreeMap<PartitionId, OwnedPartition>,
+    /// Accepted partitions that are not restored yet, and when to try.
+    waiting: BTreeMap<PartitionId, Duration>,
     /// The member's identity at the last poll: what was polled is committed under it.
     group: Option<K::GroupMetadata>,
     /// Rebalances that came while something else was waited for.
@@ -103,7 +114,9 @@ pub struct Worker<K: Kafka, S, C, O> {
     last_commit_at: Duration,
     last_checkpoint_at: Duration,
     checkpoints_made: u64,
+    marks_made: u64,
     fenced_in_a_row: u32,
+    aborts_in_a_row: u32,
 }
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
@@ -131,14 +144,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 topic_id: None,
                 partitions: 0,
             },
+            output_partitions: 0,
             owned: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             group: None,
             deferred: VecDeque::new(),
             last_poll_at: now,
             last_commit_at: now,
             last_checkpoint_at: now,
             checkpoints_made: 0,
+            marks_made: 0,
             fenced_in_a_row: 0,
+            aborts_in_a_row: 0,
             config,
         })
     }
@@ -149,9 +166,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// See [`WorkerError`]; nothing that was committed is touched by one, and nothing that was not
     /// committed is visible.
     pub async fn run(mut self, stop: StopSignal) -> Result<(), WorkerError> {
-        self.topic = self.describe_topic().await?;
-        self.replace_producer("start").await?;
         let topic = self.config.kafka.input_topic.clone();
+        let outputs = self.config.kafka.output_topic.clone();
+        self.topic = self.describe_topic(&topic).await?;
+        self.output_partitions = self.describe_topic(&outputs).await?.partitions;
+        self.replace_producer("start").await?;
         self.consumer.subscribe(&topic)?;
         while !stop.is_stopped() {
             let polled = self.next_event().await?;
@@ -206,14 +225,23 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         owned.at_end = false;
         owned.last_record_at = self.clock.monotonic();
         let recovered = owned.process(records)?;
-        if owned.pending.len() > PENDING_OUTPUTS_MAX && !owned.held_back {
-            owned.held_back = true;
-            self.consumer.pause(&[partition])?;
-        }
         if recovered {
             self.tell_recovered(partition);
         }
+        self.hold_back(partition);
         Ok(())
+    }
+
+    /// Pauses a partition while too much waits for a commit.
+    fn hold_back(&mut self, partition: PartitionId) {
+        let pending_bytes: usize = self.owned.values().map(|owned| owned.pending_bytes).sum();
+        let Some(owned) = self.owned.get_mut(&partition) else {
+            return;
+        };
+        if pending_bytes > PENDING_BYTES_MAX && !owned.held_back {
+            // An error means that it is not owned any more, which the next poll tells.
+            owned.held_back = self.consumer.pause(&[partition]).is_ok();
+        }
     }
 
     fn tell_recovered(&self, partition: PartitionId) {
@@ -225,49 +253,17 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
     }
 
-    /// Takes partitions over: commit what is there first, then restore.
+    /// Takes partitions over: they wait, without a position, for [`Worker::recover_waiting`].
     async fn take_over(&mut self, partitions: Vec<PartitionId>) -> Result<(), WorkerError> {
-        // With eager rebalancing everything was given back before; with cooperative rebalancing the
-        // kept partitions' work must not wait for the restore.
-        self.commit().await?;
-        self.refuse_grown_topic(&partitions).await?;
-        if self.consumer.accept(&partitions).is_err() {
+        if let Err(error) = self.consumer.accept(&partitions) {
+            self.observer.observe(&WorkerEvent::Retrying(&error));
             return Ok(()); // lost again; the event is on its way
         }
-        let Some(committed) = self.committed(&partitions).await? else {
-            return Ok(());
-        };
-        for (partition, committed) in committed {
-            if self.is_being_taken(partition) {
-                continue;
-            }
-            let Some(owned) = self.recover(partition, committed).await? else {
-                continue;
-            };
-            if self
-                .consumer
-                .start_at(partition, owned.task.position())
-                .is_ok()
-            {
-                self.owned.insert(partition, owned);
-            }
+        let now = self.clock.monotonic();
+        for partition in partitions {
+            self.waiting.insert(partition, now);
         }
         Ok(())
-    }
-
-    /// A partition that did not exist at the start means that keys have moved.
-    async fn refuse_grown_topic(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
-        let known = self.topic.partitions;
-        let is_new = |p: &&PartitionId| u32::try_from(p.0).is_ok_and(|number| number >= known);
-        let Some(&partition) = partitions.iter().find(is_new) else {
-            return Ok(());
-        };
-        let found = self.describe_topic().await?.partitions;
-        let reason = Refusal::PartitionCount {
-            committed: known,
-            found,
-        };
-        Err(WorkerError::Refused { partition, reason })
     }
 
     /// Gives partitions back in time: commits, then releases.
@@ -279,6 +275,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// Drops everything about partitions that is not committed.
     fn forget(&mut self, partitions: &[PartitionId], in_time: bool) -> Result<(), WorkerError> {
         for &partition in partitions {
+            self.waiting.remove(&partition);
             if self.owned.remove(&partition).is_some() {
                 self.state.drop_partition(partition)?;
                 self.observer
@@ -291,68 +288,60 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Ok(())
     }
 
-    /// Stable committed offsets of `partitions`; `None` when they were all taken away meanwhile.
-    #[allow(clippy::type_complexity, reason = "the trait's own type")]
-    async fn committed(
-        &mut self,
-        partitions: &[PartitionId],
-    ) -> Result<Option<Vec<(PartitionId, Option<crate::io::CommittedOffset>)>>, WorkerError> {
+    async fn describe_topic(&mut self, topic: &str) -> Result<TopicDescription, WorkerError> {
         loop {
-            match self
-                .consumer
-                .committed(partitions, self.call_timeout())
-                .await
-            {
-                Ok(committed) => return Ok(Some(committed)),
-                Err(error) => self.retry_or_fail(error).await?,
-            }
-            let Some(&first) = partitions.first() else {
-                return Ok(Some(Vec::new()));
-            };
-            self.keep_alive(first).await?;
-            if partitions.iter().all(|&p| self.is_being_taken(p)) {
-                return Ok(None);
-            }
-        }
-    }
-
-    async fn describe_topic(&mut self) -> Result<TopicDescription, WorkerError> {
-        let topic = self.config.kafka.input_topic.clone();
-        loop {
-            match self
-                .consumer
-                .describe_topic(&topic, self.call_timeout())
-                .await
-            {
+            let timeout = self.call_timeout();
+            match self.consumer.describe_topic(topic, timeout).await {
                 Ok(description) => return Ok(description),
                 Err(error) => self.retry_or_fail(error).await?,
             }
         }
     }
 
-    /// Polls while something else is waited for, so that the member stays in the group: what is
-    /// delivered meanwhile is only rebalances, which are deferred. False when `partition` is being
-    /// taken away.
-    async fn keep_alive(&mut self, partition: PartitionId) -> Result<bool, WorkerError> {
-        let limit = Duration::from_millis(self.config.kafka.max_poll_interval_ms) / 3;
-        if self.clock.monotonic().saturating_sub(self.last_poll_at) >= limit {
-            let kept: Vec<PartitionId> = self
-                .owned
-                .values()
-                .filter(|owned| !owned.held_back)
-                .map(|owned| owned.partition)
-                .collect();
-            self.consumer.pause(&kept)?;
-            let polled = self.consumer.poll(Duration::ZERO).await?;
-            self.last_poll_at = self.clock.monotonic();
-            self.consumer.resume(&kept)?;
-            match polled {
-                Polled::TimedOut => {}
-                // Delivered before the pause took effect: keep their order.
-                other => self.deferred.push_back(other),
-            }
+    /// Polls if it is time, so that the member stays in the group while something else is waited for.
+    /// What comes is handled later, in order.
+    async fn stay_in_group(&mut self) -> Result<(), WorkerError> {
+        if self.clock.monotonic().saturating_sub(self.last_poll_at) < self.poll_limit() {
+            return Ok(());
         }
-        Ok(!self.is_being_taken(partition))
+        let kept: Vec<PartitionId> = self
+            .owned
+            .values()
+            .filter(|owned| !owned.held_back)
+            .map(|owned| owned.partition)
+            .collect();
+        // Without a pause, records would come and be deferred: right, but without a limit.
+        if let Err(error) = self.consumer.pause(&kept) {
+            self.observer.observe(&WorkerEvent::Retrying(&error));
+        }
+        let polled = self.consumer.poll(Duration::ZERO).await?;
+        self.last_poll_at = self.clock.monotonic();
+        if polled != Polled::TimedOut {
+            self.deferred.push_back(polled);
+        }
+        self.let_flow(&kept);
+        Ok(())
+    }
+
+    /// Waits for something that is neither Kafka's nor the clock's, however long it takes, without
+    /// leaving the group.
+    async fn while_in_group<F: Future>(&mut self, work: F) -> Result<F::Output, WorkerError> {
+        let mut work = pin!(work);
+        loop {
+            {
+                let pause = pin!(self.clock.sleep(self.poll_limit()));
+                // `select` looks at the work first.
+                if let Either::Left((output, _)) = select(work.as_mut(), pause).await {
+                    return Ok(output);
+                }
+            }
+            self.stay_in_group().await?;
+        }
+    }
+
+    /// The member leaves the group when it does not poll for three times as long.
+    fn poll_limit(&self) -> Duration {
+        Duration::from_millis(self.config.kafka.max_poll_interval_ms) / 3
     }
 
     fn is_being_taken(&self, partition: PartitionId) -> bool {
@@ -375,16 +364,42 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         self.observer.observe(&WorkerEvent::Retrying(&error));
         self.clock.sleep(RETRY_PAUSE).await;
-        Ok(())
+        self.stay_in_group().await
     }
 
-    /// The last act: snapshot, commit, leave.
+    /// The last act: snapshots at the committed offsets, then leave. Nothing is polled any more, so each
+    /// round can only bring snapshot and commit closer together.
     async fn drain(mut self) -> Result<(), WorkerError> {
-        self.checkpoint_all().await?;
-        self.commit().await?;
+        for _ in 0..DRAIN_ROUNDS_MAX {
+            self.commit().await?;
+            self.checkpoint_all().await?;
+            self.commit().await?;
+            if self.first_unsettled().is_none() {
+                break;
+            }
+            self.clock.sleep(RETRY_PAUSE).await;
+        }
+        let unsettled = self.first_unsettled();
+        // Requests that are still under way must not outlive this process's last epoch.
+        if self.producer.as_ref().is_some_and(|p| p.is_tainted()) {
+            self.replace_producer("the worker stops").await?;
+        }
         let partitions: Vec<PartitionId> = self.owned.keys().copied().collect();
         self.forget(&partitions, true)?;
         self.consumer.close(Duration::from_millis(5_000)).await;
-        Ok(())
+        unsettled.map_or(Ok(()), |partition| {
+            Err(WorkerError::DrainIncomplete(partition))
+        })
+    }
+
+    /// A partition whose next start would have to replay. Those that are still being restored do not
+    /// count: they have not moved.
+    fn first_unsettled(&self) -> Option<PartitionId> {
+        let live = self
+            .owned
+            .values()
+            .filter(|owned| owned.phase == Phase::Live);
+        let mut unsettled = live.filter(|owned| !owned.is_settled());
+        unsettled.next().map(|owned| owned.partition)
     }
 }

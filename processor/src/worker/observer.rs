@@ -82,6 +82,17 @@ pub enum WorkerEvent<'a> {
         /// New watermark.
         watermark: Watermark,
     },
+    /// The restore of a partition has to wait: the object store or a broker does not answer, or the
+    /// group is being rebalanced. Other partitions go on.
+    Postponed {
+        /// Partition.
+        partition: PartitionId,
+    },
+    /// What is committed is not what this worker knows of it: the partition is recovered again.
+    SetBack {
+        /// Partition.
+        partition: PartitionId,
+    },
     /// Objects that no committed record reaches were deleted.
     Collected {
         /// Partition.

@@ -4,7 +4,7 @@ use super::checkpoint::{Checkpoints, Snapshot};
 use super::commit_record::{CommitRecord, Ownership};
 use super::error::{Refusal, WorkerError};
 use crate::core::{Digest, InputRecord, OutputRecord, PartitionTask};
-use crate::io::ConsumedRecord;
+use crate::io::{CommittedOffset, ConsumedRecord};
 use crate::units::{Offset, PartitionId};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,10 +33,13 @@ pub(super) struct OwnedPartition {
     pub(super) ownership: Ownership,
     /// Outputs that no acknowledged commit contains yet. Kept through aborts.
     pub(super) pending: Vec<OutputRecord>,
-    /// `None`: never committed.
+    /// Bytes in `pending`: keys and values.
+    pub(super) pending_bytes: usize,
+    /// What the group's coordinator holds, as it was found or acknowledged; kept as it is, so that it
+    /// can be told from anything else.
+    pub(super) found: Option<CommittedOffset>,
+    /// The same, understood; `None` before the first commit of a partition that began anew.
     pub(super) acknowledged: Option<Acknowledged>,
-    /// When the newest acknowledged commit of this owner began: then it certainly was the owner.
-    pub(super) acknowledged_at_unix_ms: i64,
     pub(super) checkpoints: Checkpoints,
     /// Newest snapshot in the object store.
     pub(super) snapshot: Option<Snapshot>,
@@ -87,8 +90,36 @@ impl OwnedPartition {
     }
 
     fn process_live(&mut self, records: &[ConsumedRecord]) {
+        let before = self.pending.len();
         self.task
             .process(records.iter().map(InputRecord::from), &mut self.pending);
+        let bytes_of = |output: &OutputRecord| {
+            output.value.len() + output.key.as_ref().map_or(0, bytes::Bytes::len)
+        };
+        self.pending_bytes += self.pending[before..].iter().map(bytes_of).sum::<usize>();
+    }
+
+    /// The pending outputs are committed.
+    pub(super) fn forget_pending(&mut self) {
+        self.pending.clear();
+        self.pending_bytes = 0;
+    }
+
+    /// The commit that was acknowledged has named the newest snapshot. Keeps `retain_count`.
+    pub(super) fn name_snapshot(&mut self, retain_count: usize) {
+        let Some(snapshot) = &self.snapshot else {
+            return;
+        };
+        if self
+            .named
+            .back()
+            .is_none_or(|named| named.id != snapshot.id)
+        {
+            self.named.push_back(snapshot.clone());
+        }
+        while self.named.len() > retain_count {
+            self.named.pop_front();
+        }
     }
 
     /// The position is at the end of what is stable. Returns true if that ends a replay.
@@ -158,6 +189,13 @@ impl OwnedPartition {
         !self.pending.is_empty()
             || acknowledged.offset != self.task.position()
             || self.snapshot.as_ref().is_some_and(|s| &s.id != named)
+    }
+
+    /// True if a replay would have nothing to do: the committed snapshot stands at the committed offset.
+    pub(super) fn is_settled(&self) -> bool {
+        let named = self.named.back().map(|snapshot| snapshot.at);
+        let committed = self.acknowledged.as_ref().map(|a| a.offset);
+        committed.is_some() && named == committed && committed == Some(self.task.position())
     }
 
     /// True if a snapshot would hold something that the newest one does not.

@@ -1,20 +1,110 @@
 //! Taking a partition over: from its commit record and the snapshot that it names, or anew.
 
 use super::checkpoint::{Checkpoints, LoadError, Manifest, Snapshot};
-use super::commit_record::{CommitRecord, CommitRecordError, Ownership};
+use super::commit_record::{CommitRecord, Ownership};
 use super::error::{Refusal, WorkerError};
 use super::observer::WorkerEvent;
 use super::partition::{Acknowledged, OwnedPartition, Phase};
 use super::{Observer, Worker};
 use crate::core::{PartitionTask, SnapshotError};
-use crate::io::{Clock, CommittedOffset, Consumer, Kafka, StateFile, StateStore};
+use crate::io::{
+    Clock, CommittedOffset, Consumer, ErrorClass, Kafka, OffsetBounds, StateFile, StateStore,
+};
 use crate::units::{Offset, PartitionId};
 use std::collections::VecDeque;
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
-    /// Recovers one partition up to the point where its replay can begin. `None` when it was taken
-    /// away meanwhile.
-    pub(super) async fn recover(
+    /// Restores partitions whose time has come. What cannot be restored now is tried again later, and
+    /// the others go on.
+    pub(super) async fn recover_waiting(&mut self) -> Result<(), WorkerError> {
+        let now = self.clock.monotonic();
+        let due = self.waiting.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<PartitionId> = due.map(|(partition, _)| *partition).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        // The work of partitions that are already there must not wait for a restore.
+        self.commit().await?;
+        self.refuse_changed_topic(due[0]).await?;
+        let Some(committed) = self.read_current(&due).await? else {
+            self.postpone(&due);
+            return Ok(());
+        };
+        for (partition, committed) in due.into_iter().zip(committed) {
+            if self.is_being_taken(partition) {
+                continue;
+            }
+            match self.recover(partition, committed.clone()).await {
+                Ok(Some(owned)) => self.begin(owned),
+                Ok(None) => self.postpone(&[partition]),
+                Err(error) if error.is_refusal() => {
+                    self.confirm_refusal(partition, committed, error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, owned: OwnedPartition) {
+        let (partition, at) = (owned.partition, owned.task.position());
+        match self.consumer.start_at(partition, at) {
+            Ok(()) => {
+                self.waiting.remove(&partition);
+                self.owned.insert(partition, owned);
+            }
+            // It was lost meanwhile, which the next poll tells.
+            Err(_) => self.postpone(&[partition]),
+        }
+    }
+
+    fn postpone(&mut self, partitions: &[PartitionId]) {
+        let at = self.clock.monotonic() + super::RESTORE_RETRY;
+        for &partition in partitions {
+            self.waiting.insert(partition, at);
+            self.observer.observe(&WorkerEvent::Postponed { partition });
+        }
+    }
+
+    /// A refusal needs an operator, so it must not rest on what was true a while ago: this process may
+    /// have stood still, and somebody else may own the partition by now.
+    async fn confirm_refusal(
+        &mut self,
+        partition: PartitionId,
+        committed: Option<CommittedOffset>,
+        refusal: WorkerError,
+    ) -> Result<(), WorkerError> {
+        match self.read_current(&[partition]).await? {
+            Some(answer) if answer == [committed] => Err(refusal),
+            _ => {
+                self.postpone(&[partition]);
+                Ok(())
+            }
+        }
+    }
+
+    /// A topic that was created anew, or has grown, while this process runs.
+    async fn refuse_changed_topic(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
+        let topic = self.config.kafka.input_topic.clone();
+        let found = self.describe_topic(&topic).await?;
+        let reason = if found.topic_id != self.topic.topic_id {
+            Refusal::OtherTopic {
+                committed: self.topic.topic_id.clone().unwrap_or_default(),
+                found: found.topic_id.unwrap_or_default(),
+            }
+        } else if found.partitions != self.topic.partitions {
+            Refusal::PartitionCount {
+                committed: self.topic.partitions,
+                found: found.partitions,
+            }
+        } else {
+            return Ok(());
+        };
+        Err(WorkerError::Refused { partition, reason })
+    }
+
+    /// Recovers one partition up to the point where its replay can begin. `None`: not now.
+    async fn recover(
         &mut self,
         partition: PartitionId,
         committed: Option<CommittedOffset>,
@@ -24,48 +114,35 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             .recovery
             .accept_reset_partitions
             .contains(&partition.0);
-        let Some(committed) = committed else {
-            return self.begin_fresh(partition, None, accepted).await;
-        };
-        let checked = self.check_commit(partition, &committed).await?;
-        let (Some(earliest), record) = checked else {
+        let Some(bounds) = self.bounds(partition).await? else {
             return Ok(None);
         };
-        match record {
-            Ok(record) => {
-                self.resume_from(partition, earliest, committed.offset, record)
-                    .await
-            }
+        let earliest = bounds.earliest;
+        let Some(found) = committed else {
+            return self.begin_fresh(partition, earliest, None, accepted).await;
+        };
+        match self.check_commit(&found, earliest) {
+            Ok(record) => self.resume_from(partition, earliest, found, record).await,
             Err(_) if accepted => {
-                let start = committed.offset.max(earliest);
-                self.begin_fresh(partition, Some(start), true).await
+                let start = found.offset.max(earliest);
+                self.begin_fresh(partition, start, Some(found), true).await
             }
             Err(reason) => Err(WorkerError::Refused { partition, reason }),
         }
     }
 
-    /// Log start offset, and the commit record or why it cannot be used.
-    #[allow(clippy::type_complexity, reason = "private, one caller")]
-    async fn check_commit(
-        &mut self,
-        partition: PartitionId,
+    /// The commit record, or why it cannot be used.
+    fn check_commit(
+        &self,
         committed: &CommittedOffset,
-    ) -> Result<(Option<Offset>, Result<CommitRecord, Refusal>), WorkerError> {
-        let record = CommitRecord::decode(&committed.metadata)
-            .map_err(|error: CommitRecordError| Refusal::from(error))
-            .and_then(|record| self.fits_topic(record));
-        let Some(bounds) = self.bounds(partition).await? else {
-            return Ok((None, record));
-        };
-        let record = record.and_then(|record| {
-            let needed = record.snapshot_at.min(committed.offset);
-            if needed < bounds.earliest {
-                let earliest = bounds.earliest;
-                return Err(Refusal::Retention { earliest, needed });
-            }
-            Ok(record)
-        });
-        Ok((Some(bounds.earliest), record))
+        earliest: Offset,
+    ) -> Result<CommitRecord, Refusal> {
+        let record = self.fits_topic(CommitRecord::decode(&committed.metadata)?)?;
+        let needed = record.snapshot_at.min(committed.offset);
+        if needed < earliest {
+            return Err(Refusal::Retention { earliest, needed });
+        }
+        Ok(record)
     }
 
     fn fits_topic(&self, record: CommitRecord) -> Result<CommitRecord, Refusal> {
@@ -85,45 +162,51 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Ok(record)
     }
 
-    /// Begins a partition with empty state: at `start`, or where its log begins.
+    /// Begins a partition with empty state. `found`: a committed offset that is given up.
     async fn begin_fresh(
         &mut self,
         partition: PartitionId,
-        start: Option<Offset>,
+        start: Offset,
+        found: Option<CommittedOffset>,
         accepted: bool,
     ) -> Result<Option<OwnedPartition>, WorkerError> {
         let checkpoints = self.checkpoints(partition);
         if !accepted {
             // A partition is committed before its first snapshot, so this cannot be its first start.
-            let newest = self.newest_manifest(&checkpoints).await?;
-            if let Some(newest) = newest {
-                let reason = Refusal::CommitMissing { newest };
-                return Err(WorkerError::Refused { partition, reason });
+            let store = checkpoints.clone();
+            match self.while_in_group(store.newest_manifest()).await? {
+                Ok(None) => {}
+                Ok(Some(newest)) => {
+                    let reason = Refusal::CommitMissing { newest };
+                    return Err(WorkerError::Refused { partition, reason });
+                }
+                Err(_) => return Ok(None),
             }
         }
-        let start = match start {
-            Some(start) => start,
-            None => match self.bounds(partition).await? {
-                Some(bounds) => bounds.earliest,
-                None => return Ok(None),
-            },
-        };
         self.state.drop_partition(partition)?;
         let task = PartitionTask::new(partition, start, self.core.clone());
         self.observer.observe(&WorkerEvent::Fresh {
             partition,
             at: start,
         });
-        Ok(Some(self.own(partition, task, checkpoints, 1, start)))
+        // What was given up still tells whether older owners are to be outdone.
+        let before = found
+            .as_ref()
+            .and_then(|found| CommitRecord::decode(&found.metadata).ok());
+        let term = before.map_or(0, |record| record.term) + 1;
+        let mut owned = self.own(partition, task, checkpoints, term, start);
+        owned.found = found;
+        Ok(Some(owned))
     }
 
     async fn resume_from(
         &mut self,
         partition: PartitionId,
         earliest: Offset,
-        committed: Offset,
+        found: CommittedOffset,
         record: CommitRecord,
     ) -> Result<Option<OwnedPartition>, WorkerError> {
+        let committed = found.offset;
         let mut checkpoints = self.checkpoints(partition);
         let term = record.term + 1;
         checkpoints.begin_term(term);
@@ -164,6 +247,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         owned.needs_snapshot = fingerprint != now;
         owned.named = snapshot.iter().cloned().collect();
         owned.snapshot = snapshot;
+        owned.found = Some(found);
         owned.acknowledged = Some(Acknowledged {
             offset: committed,
             record,
@@ -245,8 +329,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 fingerprint: self.core.fingerprint(),
             },
             pending: Vec::new(),
+            pending_bytes: 0,
+            found: None,
             acknowledged: None,
-            acknowledged_at_unix_ms: i64::MIN,
             checkpoints,
             snapshot: None,
             first_offset,
@@ -272,75 +357,39 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         )
     }
 
-    /// The snapshot that a commit record names; reading is tried again while the store fails.
+    /// The snapshot that a commit record names. `None`: the store cannot be asked now.
     async fn load(
         &mut self,
         partition: PartitionId,
         checkpoints: &Checkpoints,
         record: &CommitRecord,
     ) -> Result<Option<(Manifest, Vec<StateFile>)>, WorkerError> {
-        let mut attempts = 0;
-        loop {
-            match checkpoints.load(&record.snapshot).await {
-                Ok(loaded) => return Ok(Some(loaded)),
-                Err(LoadError::Damaged(cause)) => {
-                    let snapshot = record.snapshot.clone();
-                    let reason = Refusal::Manifest { snapshot, cause };
-                    return Err(WorkerError::Refused { partition, reason });
-                }
-                Err(LoadError::Store(cause)) => {
-                    attempts += 1;
-                    if attempts >= super::OBJECT_READ_ATTEMPTS_MAX {
-                        return Err(WorkerError::CheckpointUnreadable {
-                            partition,
-                            snapshot: record.snapshot.clone(),
-                            cause,
-                        });
-                    }
-                }
+        let loading = checkpoints.load(&record.snapshot);
+        let cause = match self.while_in_group(loading).await? {
+            Ok(loaded) => return Ok(Some(loaded)),
+            Err(LoadError::Damaged(cause)) => cause,
+            Err(LoadError::Store(object_store::Error::NotFound { path, .. })) => {
+                format!("its object {path} is missing")
             }
-            if !self.keep_alive(partition).await? {
-                return Ok(None);
-            }
-        }
+            Err(LoadError::Store(_)) => return Ok(None),
+        };
+        let snapshot = record.snapshot.clone();
+        let reason = Refusal::Manifest { snapshot, cause };
+        Err(WorkerError::Refused { partition, reason })
     }
 
-    async fn newest_manifest(
-        &mut self,
-        checkpoints: &Checkpoints,
-    ) -> Result<Option<String>, WorkerError> {
-        let mut attempts = 0;
-        loop {
-            match checkpoints.newest_manifest().await {
-                Ok(newest) => return Ok(newest),
-                Err(cause) => {
-                    attempts += 1;
-                    if attempts >= super::OBJECT_READ_ATTEMPTS_MAX {
-                        return Err(WorkerError::CheckpointUnreadable {
-                            partition: checkpoints.partition(),
-                            snapshot: "(list)".into(),
-                            cause,
-                        });
-                    }
-                }
-            }
-            self.clock.sleep(super::RETRY_PAUSE).await;
-        }
-    }
-
-    /// Bounds of a partition; `None` when it was taken away meanwhile.
+    /// Bounds of a partition; `None` when its leader cannot be asked now.
     async fn bounds(
         &mut self,
         partition: PartitionId,
-    ) -> Result<Option<crate::io::OffsetBounds>, WorkerError> {
-        loop {
-            match self.consumer.bounds(partition, self.call_timeout()).await {
-                Ok(bounds) => return Ok(Some(bounds)),
-                Err(error) => self.retry_or_fail(error).await?,
+    ) -> Result<Option<OffsetBounds>, WorkerError> {
+        match self.consumer.bounds(partition, self.call_timeout()).await {
+            Ok(bounds) => Ok(Some(bounds)),
+            Err(error) if error.class == ErrorClass::Retriable => {
+                self.observer.observe(&WorkerEvent::Retrying(&error));
+                Ok(None)
             }
-            if !self.keep_alive(partition).await? {
-                return Ok(None);
-            }
+            Err(error) => Err(error.into()),
         }
     }
 }

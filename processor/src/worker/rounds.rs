@@ -1,6 +1,6 @@
 //! What a worker does between polls: when a commit, a checkpoint or an idle advance is due.
 
-use super::checkpoint::SnapshotContent;
+use super::checkpoint::{Snapshot, SnapshotContent};
 use super::error::WorkerError;
 use super::observer::WorkerEvent;
 use super::partition::{OwnedPartition, Phase};
@@ -11,17 +11,23 @@ use std::time::Duration;
 
 /// A checkpoint that failed is tried again after this long.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
+/// Longest pause between two commits because of aborts.
+const COMMIT_BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_DOUBLINGS_MAX: u32 = 10;
+/// How long a leader may take to tell where an idle partition ends.
+const IDLE_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Checkpoints between two garbage collections.
 const CHECKPOINTS_PER_COLLECTION: u64 = 10;
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     pub(super) async fn housekeeping(&mut self) -> Result<(), WorkerError> {
-        self.advance_idle_partitions().await?;
+        self.recover_waiting().await?;
+        self.advance_one_idle().await?;
         let now = self.clock.monotonic();
         if now >= self.checkpoint_due_at() {
             self.checkpoint_all().await?;
             self.commit().await?;
-            self.collect_garbage().await;
+            self.collect_garbage().await?;
         } else if now >= self.commit_due_at() {
             self.commit().await?;
         }
@@ -38,15 +44,21 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 due = due.min(at);
             }
         }
+        for &at in self.waiting.values() {
+            due = due.min(at);
+        }
         due.saturating_sub(now)
     }
 
+    /// After aborts in a row, commits come ever more seldom: what was refused once mostly needs a
+    /// rebalance first.
     fn commit_due_at(&self) -> Duration {
-        if self.owned.values().any(OwnedPartition::has_news) {
-            self.last_commit_at + Duration::from_millis(self.config.commit.interval_ms)
-        } else {
-            Duration::MAX
+        if !self.owned.values().any(OwnedPartition::has_news) {
+            return Duration::MAX;
         }
+        let interval = Duration::from_millis(self.config.commit.interval_ms);
+        let backoff = interval * 2_u32.pow(self.aborts_in_a_row.min(BACKOFF_DOUBLINGS_MAX));
+        self.last_commit_at + backoff.min(COMMIT_BACKOFF_MAX.max(interval))
     }
 
     fn checkpoint_due_at(&self) -> Duration {
@@ -62,7 +74,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         due
     }
 
-    /// Snapshots every partition that has moved. A failure leaves the older snapshot in force.
+    /// Snapshots every partition that has moved. A failure leaves the older snapshot in force. Commits
+    /// go on between two uploads.
     pub(super) async fn checkpoint_all(&mut self) -> Result<(), WorkerError> {
         let partitions: Vec<PartitionId> = self
             .owned
@@ -71,7 +84,13 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             .map(|owned| owned.partition)
             .collect();
         for partition in partitions {
+            if self.is_being_taken(partition) {
+                continue;
+            }
             self.checkpoint(partition).await?;
+            if self.clock.monotonic() >= self.commit_due_at() {
+                self.commit().await?;
+            }
         }
         self.last_checkpoint_at = self.clock.monotonic();
         self.checkpoints_made += 1;
@@ -91,10 +110,17 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             files: self.state.checkpoint(partition)?,
         };
         let at = content.at;
-        let stored = owned
-            .checkpoints
-            .store(content, owned.snapshot.as_ref())
-            .await;
+        let mut checkpoints = owned.checkpoints.clone();
+        let previous = owned.snapshot.clone();
+        let upload = async {
+            let stored = checkpoints.store(content, previous.as_ref()).await;
+            (stored, checkpoints)
+        };
+        let (stored, checkpoints) = self.while_in_group(upload).await?;
+        let Some(owned) = self.owned.get_mut(&partition) else {
+            return Ok(());
+        };
+        owned.checkpoints = checkpoints;
         match stored {
             Ok((snapshot, uploaded)) => {
                 owned.snapshot = Some(snapshot);
@@ -113,30 +139,40 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Ok(())
     }
 
-    /// Deletes what no committed record can reach. What is old is measured from the start of the
-    /// newest acknowledged commit, when this worker certainly was the owner: a later owner's objects
-    /// are younger, however long this process stood still since.
-    async fn collect_garbage(&mut self) {
+    /// Deletes what no committed record can reach, of partitions whose newest snapshot is named.
+    async fn collect_garbage(&mut self) -> Result<(), WorkerError> {
         if !self
             .checkpoints_made
             .is_multiple_of(CHECKPOINTS_PER_COLLECTION)
         {
-            return;
+            return Ok(());
         }
         let grace_ms = i64::try_from(self.config.checkpoint.gc_grace_ms).unwrap_or(i64::MAX);
-        for owned in self.owned.values().filter(|owned| !owned.has_news()) {
-            let before = owned.acknowledged_at_unix_ms.saturating_sub(grace_ms);
-            let kept = owned.named.iter().chain(owned.snapshot.as_ref());
+        let partitions: Vec<PartitionId> = self.owned.keys().copied().collect();
+        for partition in partitions {
+            let Some(owned) = self.owned.get(&partition) else {
+                continue;
+            };
+            let Some(newest) = owned.named.back().cloned() else {
+                continue;
+            };
+            let kept: Vec<Snapshot> = owned
+                .named
+                .iter()
+                .chain(owned.snapshot.as_ref())
+                .cloned()
+                .collect();
+            let checkpoints = owned.checkpoints.clone();
+            let collection = checkpoints.collect(&kept, &newest, grace_ms);
             // A failure leaves garbage for the next collection.
-            if let Ok(objects) = owned.checkpoints.collect(kept, before).await
+            if let Ok(objects) = self.while_in_group(collection).await?
                 && objects > 0
             {
-                self.observer.observe(&WorkerEvent::Collected {
-                    partition: owned.partition,
-                    objects,
-                });
+                self.observer
+                    .observe(&WorkerEvent::Collected { partition, objects });
             }
         }
+        Ok(())
     }
 
     /// When a partition's watermark may have to be advanced by the clock: it was read to its end,
@@ -158,18 +194,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Some(idle_at.max(self.clock.monotonic() + wait))
     }
 
-    async fn advance_idle_partitions(&mut self) -> Result<(), WorkerError> {
+    /// At most one a round, so that a leader that does not answer delays nobody for long.
+    async fn advance_one_idle(&mut self) -> Result<(), WorkerError> {
         let now = self.clock.monotonic();
-        let due: Vec<PartitionId> = self
+        let due = self
             .owned
             .values()
-            .filter(|owned| self.idle_due_at(owned).is_some_and(|at| at <= now))
-            .map(|owned| owned.partition)
-            .collect();
-        for partition in due {
-            self.advance_idle(partition).await?;
+            .find(|owned| self.idle_due_at(owned).is_some_and(|at| at <= now))
+            .map(|owned| owned.partition);
+        match due {
+            Some(partition) => self.advance_idle(partition).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Advances one idle partition, if it really is: an unread backlog is never idleness, so the
@@ -178,7 +214,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     async fn advance_idle(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
         let out_of_orderness_ms = self.config.windows.max_out_of_orderness_ms;
         let to = Watermark(self.clock.unix_ms().saturating_sub(out_of_orderness_ms));
-        let bounds = self.consumer.bounds(partition, self.call_timeout()).await;
+        let timeout = self.call_timeout().min(IDLE_PROBE_TIMEOUT);
+        let bounds = self.consumer.bounds(partition, timeout).await;
         let now = self.clock.monotonic();
         let Some(owned) = self.owned.get_mut(&partition) else {
             return Ok(());

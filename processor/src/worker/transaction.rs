@@ -11,49 +11,46 @@ use crate::io::{
     Clock, CommittedOffset, Consumer, ErrorClass, Header, Kafka, KafkaError, OffsetAndMetadata,
     ProducerRecord, StateStore, TransactionalProducer,
 };
-use crate::units::{Offset, PartitionId};
+use crate::units::PartitionId;
 use bytes::Bytes;
 
 /// What one transaction says of one partition.
-struct Attempt {
+pub(super) struct Attempt {
     partition: PartitionId,
-    offset: Offset,
     record: CommitRecord,
-    began_unix_ms: i64,
+    committed: CommittedOffset,
 }
 
-/// How a transaction ended, when it did not simply succeed.
-enum Ending {
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
     Committed,
     /// Certainly not committed; the producer is usable.
     Aborted,
-    /// The producer is dead or the outcome unknown: ask the committed offsets.
+    /// The producer is gone, or the outcome unknown: ask the committed offsets.
     Unresolved,
 }
 
-/// What the committed offsets tell of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Committed,
-    NotCommitted,
-    Superseded,
-}
-
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
-    /// Commits everything that is new. After it, outputs are either acknowledged or still pending
-    /// and certainly not visible.
+    /// Commits everything that is new. After it, outputs are either acknowledged, or still pending
+    /// and certainly not visible, or their partition waits to be recovered from what is committed.
     pub(super) async fn commit(&mut self) -> Result<(), WorkerError> {
         self.last_commit_at = self.clock.monotonic();
-        let began_unix_ms = self.clock.unix_ms();
         let attempts: Vec<Attempt> = self
             .owned
             .values()
             .filter(|owned| owned.has_news())
-            .map(|owned| Attempt {
-                partition: owned.partition,
-                offset: owned.task.position(),
-                record: owned.record(),
-                began_unix_ms,
+            .map(|owned| {
+                let record = owned.record();
+                let committed = CommittedOffset {
+                    offset: owned.task.position(),
+                    metadata: record.encode(),
+                };
+                Attempt {
+                    partition: owned.partition,
+                    record,
+                    committed,
+                }
             })
             .collect();
         let Some(group) = self.group.clone() else {
@@ -62,28 +59,41 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         if attempts.is_empty() {
             return Ok(());
         }
-        let tainted = self.producer.as_ref().is_none_or(|p| p.is_tainted());
-        if tainted {
-            self.replace_producer("an EndTxn may still be under way")
-                .await?;
-        }
-        match self.transact(&attempts, &group).await? {
+        self.ensure_producer().await?;
+        let partitions: Vec<PartitionId> = attempts.iter().map(|a| a.partition).collect();
+        let offsets: Vec<OffsetAndMetadata> = attempts
+            .iter()
+            .map(|attempt| OffsetAndMetadata {
+                tp: self.input(attempt.partition),
+                offset: attempt.committed.offset,
+                metadata: attempt.committed.metadata.clone(),
+            })
+            .collect();
+        match self.transact(&partitions, &offsets, &group).await? {
             Ending::Committed => self.acknowledge(attempts),
-            Ending::Aborted => Ok(()),
+            Ending::Aborted => {
+                self.aborts_in_a_row += 1;
+                Ok(())
+            }
             Ending::Unresolved => self.resolve(attempts).await,
         }
     }
 
-    async fn transact(
+    /// One transaction: the pending outputs of `partitions`, and `offsets`.
+    pub(super) async fn transact(
         &mut self,
-        attempts: &[Attempt],
+        partitions: &[PartitionId],
+        offsets: &[OffsetAndMetadata],
         group: &K::GroupMetadata,
     ) -> Result<Ending, WorkerError> {
-        let error = match self.try_transact(attempts, group).await {
+        let error = match self.try_transact(partitions, offsets, group).await {
             Ok(()) => return Ok(Ending::Committed),
             Err(error) => error,
         };
-        if error.class != ErrorClass::RequiresAbort {
+        // With requests of this transaction under way, an abort under the same epoch would let them
+        // arrive after it. A new producer's epoch fences them.
+        let tainted = self.producer.as_ref().is_none_or(|p| p.is_tainted());
+        if error.class != ErrorClass::RequiresAbort || tainted {
             return self.abandon_producer(&error);
         }
         self.observer.observe(&WorkerEvent::Aborted(&error));
@@ -119,7 +129,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// commit is never followed by an abort because it timed out.
     async fn try_transact(
         &mut self,
-        attempts: &[Attempt],
+        partitions: &[PartitionId],
+        offsets: &[OffsetAndMetadata],
         group: &K::GroupMetadata,
     ) -> Result<(), KafkaError> {
         let timeout = self.call_timeout();
@@ -128,25 +139,17 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             .as_mut()
             .expect("a producer is there before a transaction begins");
         producer.begin_transaction()?;
-        for attempt in attempts {
-            let owned = &self.owned[&attempt.partition];
+        for partition in partitions {
+            let owned = &self.owned[partition];
             for output in &owned.pending {
                 producer
                     .send(producer_record(&self.config, owned, output))
                     .await?;
             }
         }
-        let offsets: Vec<OffsetAndMetadata> = attempts
-            .iter()
-            .map(|attempt| OffsetAndMetadata {
-                partition: attempt.partition,
-                offset: attempt.offset,
-                metadata: attempt.record.encode(),
-            })
-            .collect();
         loop {
             match producer
-                .send_offsets_to_transaction(&offsets, group, timeout)
+                .send_offsets_to_transaction(offsets, group, timeout)
                 .await
             {
                 Err(error) if error.class == ErrorClass::Retriable => {
@@ -170,6 +173,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// The outputs of these attempts are committed: they need not be kept.
     fn acknowledge(&mut self, attempts: Vec<Attempt>) -> Result<(), WorkerError> {
         self.fenced_in_a_row = 0;
+        self.aborts_in_a_row = 0;
         let mut outputs = 0;
         let mut resumed = Vec::new();
         let partitions = attempts.len();
@@ -178,30 +182,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 continue;
             };
             outputs += owned.pending.len();
-            owned.pending.clear();
-            if let Some(snapshot) = &owned.snapshot
-                && owned
-                    .named
-                    .back()
-                    .is_none_or(|named| named.id != snapshot.id)
-            {
-                owned.named.push_back(snapshot.clone());
-                while owned.named.len() > self.config.checkpoint.retain_count {
-                    owned.named.pop_front();
-                }
-            }
-            owned.acknowledged_at_unix_ms = attempt.began_unix_ms;
+            owned.forget_pending();
+            owned.name_snapshot(self.config.checkpoint.retain_count);
+            owned.found = Some(attempt.committed.clone());
             owned.acknowledged = Some(Acknowledged {
-                offset: attempt.offset,
+                offset: attempt.committed.offset,
                 record: attempt.record,
             });
             if std::mem::take(&mut owned.held_back) {
                 resumed.push(attempt.partition);
             }
         }
-        if !resumed.is_empty() {
-            self.consumer.resume(&resumed)?;
-        }
+        self.let_flow(&resumed);
         self.observer.observe(&WorkerEvent::Committed {
             partitions,
             outputs,
@@ -209,31 +201,34 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Ok(())
     }
 
+    /// Ends a pause. A partition that is not owned any more is told by the next poll.
+    pub(super) fn let_flow(&mut self, partitions: &[PartitionId]) {
+        if let Err(error) = self.consumer.resume(partitions) {
+            self.observer.observe(&WorkerEvent::Retrying(&error));
+        }
+    }
+
     /// Finds out whether a transaction was committed. A new producer with the same transactional id
     /// first: its InitProducerId ends whatever is still open, so that the answer is final.
     async fn resolve(&mut self, attempts: Vec<Attempt>) -> Result<(), WorkerError> {
-        self.replace_producer("the outcome of a transaction is unknown")
-            .await?;
+        self.ensure_producer().await?;
         let partitions: Vec<PartitionId> = attempts.iter().map(|a| a.partition).collect();
-        let Some(committed) = self.committed(&partitions).await? else {
-            // All of them are being taken away: their new owner reads the answer. Whatever it is, these
-            // outputs must not be sent again by this one.
-            self.owned
-                .retain(|partition, _| !partitions.contains(partition));
+        let Some(answer) = self.read_current(&partitions).await? else {
+            // Whatever was committed: these outputs must not be sent again before a recovery has seen it.
+            for partition in partitions {
+                self.set_back(partition)?;
+            }
             return Ok(());
         };
         let mut confirmed = Vec::new();
         let mut refuted = 0;
-        for attempt in attempts {
-            let found = committed
-                .iter()
-                .find(|(partition, _)| *partition == attempt.partition)
-                .and_then(|(_, committed)| committed.as_ref());
-            let owned = &self.owned[&attempt.partition];
-            match compare(owned, &attempt, found) {
-                Found::Committed => confirmed.push(attempt),
-                Found::NotCommitted => refuted += 1,
-                Found::Superseded => return Err(WorkerError::Superseded(attempt.partition)),
+        for (attempt, found) in attempts.into_iter().zip(answer) {
+            if found.as_ref() == Some(&attempt.committed) {
+                confirmed.push(attempt);
+            } else if found == self.owned[&attempt.partition].found {
+                refuted += 1;
+            } else {
+                self.set_back(attempt.partition)?;
             }
         }
         // One transaction is all or nothing: a mixture can only mean that a stray EndTxn tore it.
@@ -244,8 +239,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         );
         let committed = refuted == 0;
         self.observer.observe(&WorkerEvent::Resolved { committed });
-        if committed {
+        if !confirmed.is_empty() {
             self.acknowledge(confirmed)?;
+        }
+        Ok(())
+    }
+
+    /// Drops what this worker believes of a partition: it is recovered from what is committed.
+    fn set_back(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
+        if self.owned.remove(&partition).is_some() {
+            self.state.drop_partition(partition)?;
+            self.waiting.insert(partition, self.clock.monotonic());
+            self.observer.observe(&WorkerEvent::SetBack { partition });
         }
         Ok(())
     }
@@ -255,6 +260,21 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             "{}-{}",
             self.config.kafka.group_id, self.config.worker.ordinal
         )
+    }
+
+    /// A producer that can begin a transaction which nothing of an older one can disturb.
+    pub(super) async fn ensure_producer(&mut self) -> Result<(), WorkerError> {
+        match &self.producer {
+            Some(producer) if !producer.is_tainted() => Ok(()),
+            Some(_) => {
+                self.replace_producer("requests of the last transaction may still be under way")
+                    .await
+            }
+            None => {
+                self.replace_producer("the outcome of a transaction is unknown")
+                    .await
+            }
+        }
     }
 
     /// A new producer under this worker's transactional id.
@@ -272,28 +292,6 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.observer
             .observe(&WorkerEvent::ProducerReplaced { reason });
         Ok(())
-    }
-}
-
-fn compare(owned: &OwnedPartition, attempt: &Attempt, found: Option<&CommittedOffset>) -> Found {
-    let before = owned.acknowledged.as_ref();
-    let Some(found) = found else {
-        return match before {
-            None => Found::NotCommitted,
-            Some(_) => Found::Superseded,
-        };
-    };
-    let Ok(record) = CommitRecord::decode(&found.metadata) else {
-        return Found::Superseded;
-    };
-    if found.offset == attempt.offset && record == attempt.record {
-        return Found::Committed;
-    }
-    match before {
-        Some(before) if before.offset == found.offset && before.record == record => {
-            Found::NotCommitted
-        }
-        _ => Found::Superseded,
     }
 }
 

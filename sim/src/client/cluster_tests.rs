@@ -8,7 +8,7 @@ use crate::kafka::protocol::{BrokerId, LogTimeMs, Offset, PartitionId, Rebalance
 use crate::kafka::{Broker, ClusterConfig, Controller, Directory, TopicConfig};
 use bytes::Bytes;
 use processor::io::{
-    Consumer, ErrorClass, Kafka, KafkaResult, OffsetAndMetadata, Polled, ProducerRecord,
+    self, Consumer, ErrorClass, Kafka, KafkaResult, OffsetAndMetadata, Polled, ProducerRecord,
     TransactionalProducer,
 };
 use std::collections::BTreeMap;
@@ -24,6 +24,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// More events than any of these tests needs.
 const EVENTS_MAX: u64 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
+
+fn of_input(partition: PartitionId) -> io::TopicPartition {
+    io::TopicPartition {
+        topic: INPUT.into(),
+        partition,
+    }
+}
 
 struct World {
     fabric: Fabric,
@@ -145,10 +152,11 @@ impl World {
     /// Accepts and starts at the committed offsets or 0.
     fn start(&self, consumer: &mut SimConsumer, partitions: &[PartitionId]) {
         consumer.accept(partitions).expect("offered");
+        let asked: Vec<io::TopicPartition> = partitions.iter().map(|&p| of_input(p)).collect();
         let committed = self
-            .run(consumer.committed(partitions, PATIENCE))
+            .run(consumer.committed(&asked, PATIENCE))
             .expect("the cluster answers");
-        for (partition, committed) in committed {
+        for (&partition, committed) in partitions.iter().zip(committed) {
             let offset = committed.map_or(Offset(0), |committed| committed.offset);
             consumer.start_at(partition, offset).expect("owned");
         }
@@ -350,7 +358,7 @@ impl Copier<'_> {
             }
             Polled::Records { partition, records } => {
                 let offset = OffsetAndMetadata {
-                    partition,
+                    tp: of_input(partition),
                     offset: records.last().expect("never empty").offset.next(),
                     metadata: String::new(),
                 };
@@ -380,13 +388,13 @@ impl Copier<'_> {
             self.replace_producer();
         }
         let list = loop {
-            let partitions = [partition];
+            let partitions = [of_input(partition)];
             let ask = self.consumer.committed(&partitions, PATIENCE);
             if let Ok(list) = self.world.run(ask) {
                 break list;
             }
         };
-        let offset = list[0].1.as_ref().map_or(Offset(0), |known| known.offset);
+        let offset = list[0].as_ref().map_or(Offset(0), |known| known.offset);
         // The member may have lost it meanwhile; then poll says so.
         let _ = self.consumer.start_at(partition, offset);
     }

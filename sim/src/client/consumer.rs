@@ -14,7 +14,7 @@ use crate::kafka::protocol::{
 };
 use processor::io::{
     CommittedOffset, Consumer, ErrorClass, KafkaError, KafkaResult, OffsetBounds, Polled,
-    TopicDescription,
+    TopicDescription, TopicPartition,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -484,9 +484,9 @@ impl Consumer for SimConsumer {
 
     async fn committed(
         &mut self,
-        partitions: &[PartitionId],
+        partitions: &[TopicPartition],
         timeout: Duration,
-    ) -> KafkaResult<Vec<(PartitionId, Option<CommittedOffset>)>> {
+    ) -> KafkaResult<Vec<Option<CommittedOffset>>> {
         let topic = self.subscribed("committed")?;
         let question = Question::Committed(partitions.to_vec());
         match self.query("committed", topic, question, timeout).await? {

@@ -6,7 +6,7 @@ use crate::kafka::protocol::{
     Batch, BrokerId, ErrorCode, FetchedPartition, JoinedGroup, LogTimeMs, Offset, PartitionId,
     Payload, Record, Request, Response,
 };
-use processor::io::{ErrorClass, KafkaResult, Polled};
+use processor::io::{self, ErrorClass, KafkaResult, Polled};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -217,7 +217,10 @@ fn a_slow_application_stops_the_prefetch() {
 #[test]
 fn committed_offsets_are_waited_for_while_they_are_unstable() {
     let mut script = idle(settings());
-    let question = Question::Committed(vec![P0]);
+    let question = Question::Committed(vec![io::TopicPartition {
+        topic: TOPIC.into(),
+        partition: P0,
+    }]);
     script.call(|actor, now, fx| actor.ask(now, TOPIC.into(), question, fx));
     let ask = script.expect("OffsetFetch");
     let unstable = ErrorCode::UnstableOffsetCommit;
@@ -230,7 +233,7 @@ fn committed_offsets_are_waited_for_while_they_are_unstable() {
     let Some(Ok(Answer::Committed(list))) = script.actor.answer() else {
         panic!("no answer");
     };
-    let committed = list[0].1.as_ref().expect("committed");
+    let committed = list[0].as_ref().expect("committed");
     assert_eq!(
         (committed.offset, &*committed.metadata),
         (Offset(4), "meta")

@@ -9,7 +9,7 @@ use crate::kafka::protocol::{
     CoordinatorKey, ErrorCode, Offset, OffsetSpec, PartitionId, Request, TopicPartition,
 };
 use processor::io::{
-    CommittedOffset, ErrorClass, KafkaError, KafkaResult, OffsetBounds, TopicDescription,
+    self, CommittedOffset, ErrorClass, KafkaError, KafkaResult, OffsetBounds, TopicDescription,
 };
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
     /// Stable committed offsets.
-    Committed(Vec<PartitionId>),
+    Committed(Vec<io::TopicPartition>),
     /// Log start and last stable offset.
     Bounds(PartitionId),
     /// Identity and size of a topic.
@@ -27,8 +27,8 @@ pub(crate) enum Question {
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// To [`Question::Committed`].
-    Committed(Vec<(PartitionId, Option<CommittedOffset>)>),
+    /// To [`Question::Committed`], in its order.
+    Committed(Vec<Option<CommittedOffset>>),
     /// To [`Question::Bounds`].
     Bounds(OffsetBounds),
     /// To [`Question::Topic`].
@@ -41,6 +41,8 @@ struct Current {
     topic: Arc<str>,
     retry_at: Micros,
     in_flight: bool,
+    /// What was asked of the broker, in the order of the question.
+    asked: Vec<TopicPartition>,
     earliest: Option<Offset>,
     metadata_answers: u64,
     answer: Option<KafkaResult<Answer>>,
@@ -78,6 +80,7 @@ impl Queries {
             topic,
             retry_at: io.now,
             in_flight: false,
+            asked: Vec::new(),
             earliest: None,
             metadata_answers: io.metadata.answers(),
             answer: None,
@@ -140,8 +143,16 @@ impl Queries {
                 false
             }
             Question::Committed(partitions) => {
-                let partitions = partitions.iter().map(|p| tp(*p)).collect();
-                ask_offsets(io, partitions, self.serial)
+                let known = partitions.iter().map(|wanted| {
+                    let topic = io.metadata.topic(&wanted.topic)?.topic;
+                    let partition = wanted.partition;
+                    Some(TopicPartition { topic, partition })
+                });
+                let Some(known) = known.collect::<Option<Vec<_>>>() else {
+                    return io.metadata.want(io.now);
+                };
+                current.asked.clone_from(&known);
+                ask_offsets(io, known, self.serial)
             }
             Question::Bounds(partition) => {
                 let spec = match current.earliest {
@@ -182,14 +193,16 @@ impl Queries {
         };
         match result {
             Ok(Told::Offsets(list)) => {
-                let list = list.into_iter().map(|(tp, committed)| {
-                    let committed = committed.map(|(offset, metadata)| CommittedOffset {
-                        offset,
+                let stored = |tp: &TopicPartition| {
+                    let (_, committed) = list.iter().find(|(of, _)| of == tp)?;
+                    let (offset, metadata) = committed.as_ref()?;
+                    Some(CommittedOffset {
+                        offset: *offset,
                         metadata: metadata.to_string(),
-                    });
-                    (tp.partition, committed)
-                });
-                current.answer = Some(Ok(Answer::Committed(list.collect())));
+                    })
+                };
+                let answer = current.asked.iter().map(stored).collect();
+                current.answer = Some(Ok(Answer::Committed(answer)));
             }
             Ok(Told::Offset(offset)) => match current.earliest {
                 None => current.earliest = Some(offset),

@@ -4,6 +4,7 @@ use super::{Sabotage, Saboteur};
 use bytes::Bytes;
 use processor::io::{
     CommittedOffset, ConsumedRecord, Consumer, KafkaResult, OffsetBounds, Polled, TopicDescription,
+    TopicPartition,
 };
 use processor::units::{Offset, PartitionId};
 use std::time::Duration;
@@ -93,9 +94,9 @@ impl<C: Consumer> Consumer for SabotagedConsumer<C> {
 
     async fn committed(
         &mut self,
-        partitions: &[PartitionId],
+        partitions: &[TopicPartition],
         timeout: Duration,
-    ) -> KafkaResult<Vec<(PartitionId, Option<CommittedOffset>)>> {
+    ) -> KafkaResult<Vec<Option<CommittedOffset>>> {
         self.inner.committed(partitions, timeout).await
     }
 

@@ -390,6 +390,10 @@ impl World {
             if self.workers[index].starts != start || self.workers[index].running.is_none() {
                 continue; // killed meanwhile
             }
+            let was_stopped = self.workers[index]
+                .running
+                .as_ref()
+                .is_some_and(|running| running.stop.is_stopped());
             self.kill_worker(worker);
             let host = self.host(Machine::Worker(worker));
             match result {
@@ -401,6 +405,9 @@ impl World {
                         self.refusals.push(text);
                         self.workers[index].retired = true;
                         continue;
+                    }
+                    if was_stopped {
+                        continue; // what was told to stop is not started again
                     }
                     let at = self.fabric.now().plus_ms(SUPERVISOR_PAUSE_MS);
                     let number = Control::WorkerStarts(worker).number();

@@ -127,6 +127,8 @@ fn describe(event: &WorkerEvent<'_>) -> (&'static str, String) {
             "forced-watermark",
             format!("partition {partition} at {at} to {watermark}"),
         ),
+        WorkerEvent::Postponed { partition } => ("postponed", format!("partition {partition}")),
+        WorkerEvent::SetBack { partition } => ("set-back", format!("partition {partition}")),
         WorkerEvent::Collected { partition, objects } => (
             "garbage-collected",
             format!("partition {partition}: {objects} objects"),

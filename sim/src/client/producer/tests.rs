@@ -261,7 +261,10 @@ fn start_offsets(script: &mut Script<ProducerActor>) {
         generation: 3,
     };
     let offsets = [OffsetAndMetadata {
-        partition: PartitionId(1),
+        tp: processor::io::TopicPartition {
+            topic: TOPIC.into(),
+            partition: PartitionId(1),
+        },
         offset: Offset(5),
         metadata: "record".into(),
     }];

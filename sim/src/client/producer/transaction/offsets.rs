@@ -105,17 +105,18 @@ impl ProducerActor {
             let Some(broker) = coordinator.broker() else {
                 return;
             };
-            let Some(topic) = self.metadata.topic(&call.group.topic) else {
+            let offsets = call.offsets.iter().map(|offset| {
+                let topic = self.metadata.topic(&offset.tp.topic)?.topic;
+                let partition = offset.tp.partition;
+                Some(OffsetCommit {
+                    tp: TopicPartition { topic, partition },
+                    offset: offset.offset,
+                    metadata: offset.metadata.as_str().into(),
+                })
+            });
+            let Some(offsets) = offsets.collect::<Option<Vec<_>>>() else {
                 return self.metadata.want(now);
             };
-            let offsets = call.offsets.iter().map(|offset| OffsetCommit {
-                tp: TopicPartition {
-                    topic: topic.topic,
-                    partition: offset.partition,
-                },
-                offset: offset.offset,
-                metadata: offset.metadata.as_str().into(),
-            });
             let request = Request::TxnOffsetCommit {
                 transactional_id: self.id(),
                 group: call.group.group.clone(),
@@ -123,7 +124,7 @@ impl ProducerActor {
                 producer_epoch,
                 generation: call.group.generation,
                 member_id: call.group.member_id.clone(),
-                offsets: offsets.collect(),
+                offsets,
             };
             let tag = Tag::CommitOffsets(serial);
             ((broker, Connection::Data), request, tag)
