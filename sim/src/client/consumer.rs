@@ -16,7 +16,6 @@ use processor::io::{
     CommittedOffset, Consumer, ErrorClass, KafkaError, KafkaResult, OffsetBounds, Polled,
     TopicDescription, TopicPartition,
 };
-use std::any::Any;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -357,10 +356,6 @@ impl Actor for ConsumerActor {
 
     fn next_wake(&self) -> Micros {
         self.wake_at
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
     }
 }
 

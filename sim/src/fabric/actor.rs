@@ -122,7 +122,4 @@ pub trait Actor: Any {
     fn restart(&mut self, now: Micros, fx: &mut Effects) {
         let _ = (now, fx);
     }
-
-    /// For the fabric's typed handles.
-    fn as_any_mut(&mut self) -> &mut dyn Any;
 }

@@ -15,7 +15,6 @@ use super::replication::{Fetcher, Session};
 use super::transactions::TxnShard;
 use super::{ClusterConfig, Directory};
 use crate::fabric::actor::{Actor, Address, Effects, Micros};
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -546,9 +545,5 @@ impl Actor for Broker {
     fn restart(&mut self, now: Micros, _fx: &mut Effects) {
         self.alive = true;
         self.start(now);
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
     }
 }

@@ -9,7 +9,6 @@ use super::layout::{Layout, replicas_of};
 use super::protocol::{BrokerId, Message, Request, Response};
 use super::{ClusterConfig, Directory};
 use crate::fabric::actor::{Actor, Address, Effects, Micros};
-use std::any::Any;
 use std::sync::Arc;
 
 /// Until metadata that was not acknowledged is sent again.
@@ -494,9 +493,5 @@ impl Actor for Controller {
             session.heard_at = now;
             session.sent = 0;
         }
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
     }
 }

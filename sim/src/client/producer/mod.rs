@@ -30,7 +30,6 @@ use crate::kafka::protocol::{
 use identity::Identity;
 use processor::io::{ErrorClass, KafkaError, KafkaResult};
 use queue::PartitionQueue;
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use transaction::Transaction;
@@ -422,10 +421,6 @@ impl Actor for ProducerActor {
 
     fn next_wake(&self) -> Micros {
         self.wake_at
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
     }
 }
 
