@@ -25,6 +25,9 @@ const COMMIT_INTERVAL_MS_MIN: i64 = 1_000;
 struct Output<'a> {
     #[serde(flatten)]
     report: &'a RunReport,
+    events_in_windows: u64,
+    results: usize,
+    dead_letters: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     bars: Option<&'a Comparison>,
 }
@@ -145,6 +148,9 @@ fn report(
     if json {
         return print_json(&Output {
             report: &played.report,
+            events_in_windows: bars::events_in_windows(&played.history.outputs),
+            results: played.history.outputs.len(),
+            dead_letters: played.history.dead_letters.len(),
             bars: comparison.as_ref(),
         });
     }

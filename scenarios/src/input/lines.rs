@@ -102,12 +102,12 @@ impl Lines {
         None
     }
 
-    fn damaged(&mut self, source: io::Error) -> InputError {
+    fn damaged(&mut self, cause: io::Error) -> InputError {
         self.failed = true;
         InputError::Damaged {
             name: self.name.clone(),
             line: self.number,
-            source,
+            cause,
         }
     }
 

@@ -42,17 +42,17 @@ pub struct InputLine {
 pub enum InputError {
     /// It cannot be opened or read.
     #[error(
-        "input {name}: {source}; give the path of a readable file of JSON lines (plain, gzip or zstd), or - for standard input"
+        "input {name}: {cause}; give the path of a readable file of JSON lines (plain, gzip or zstd), or - for standard input"
     )]
     Unreadable {
         /// The file.
         name: String,
         /// The system's words.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It ends, or is damaged, in the middle.
     #[error(
-        "input {name}: cannot read on after line {line}: {source}; the file is damaged or cut off, fetch it again"
+        "input {name}: cannot read on after line {line}: {cause}; the file is damaged or cut off, fetch it again"
     )]
     Damaged {
         /// The file.
@@ -60,7 +60,7 @@ pub enum InputError {
         /// Last good line.
         line: u64,
         /// The decoder's words.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A line that is no event.
     #[error("input {name}, line {line}: {what}; {fix}")]
@@ -120,9 +120,9 @@ impl Input {
     pub fn open(path: &Path) -> Result<Input, InputError> {
         let (name, source) = if path == Path::new("-") {
             let name = "standard input".to_owned();
-            let spool = spool().map_err(|source| InputError::Unreadable {
+            let spool = spool().map_err(|cause| InputError::Unreadable {
                 name: name.clone(),
-                source,
+                cause,
             })?;
             (name, Source::Spool(spool))
         } else {
@@ -154,9 +154,9 @@ impl Input {
     /// # Errors
     /// When it cannot be opened again.
     pub fn lines(&self) -> Result<Lines, InputError> {
-        let unreadable = |source| InputError::Unreadable {
+        let unreadable = |cause| InputError::Unreadable {
             name: self.name.clone(),
-            source,
+            cause,
         };
         let file = match &self.source {
             Source::Path(path) => File::open(path).map_err(unreadable)?,
