@@ -19,7 +19,7 @@ struct Step {
     run: fn(&Path) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "tools",
         run: |_| setup::prepare().map(|()| Outcome::Passed),
@@ -64,6 +64,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "main job",
         run: |root| cargo(root, &["run", "--release", "--locked"]),
+    },
+    Step {
+        name: "debug = release",
+        run: same_in_debug_and_release,
     },
     Step {
         name: "docs",
@@ -113,6 +117,45 @@ fn summary_line(name: &str, time: Duration, outcome: Option<&Outcome>) -> String
 fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<Outcome> {
     run(Command::new("cargo").args(arguments).current_dir(root))?;
     Ok(Outcome::Passed)
+}
+
+/// Seeds that must be the same run in both profiles.
+const COMPARED_SEEDS: std::ops::Range<u64> = 0..5;
+
+/// The same plan gives the same trace hash in a debug and a release build, each in its own process.
+fn same_in_debug_and_release(root: &Path) -> anyhow::Result<Outcome> {
+    for seed in COMPARED_SEEDS {
+        let debug = trace_hash(root, seed, &[])?;
+        let release = trace_hash(root, seed, &["--release"])?;
+        if debug != release {
+            bail!(
+                "storm seed {seed} has trace hash {debug} in a debug build and {release} in a \
+                 release build: something in the simulation depends on the build"
+            );
+        }
+        println!("storm seed {seed}: {debug} in both");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn trace_hash(root: &Path, seed: u64, profile: &[&str]) -> anyhow::Result<String> {
+    let seed = seed.to_string();
+    let output = Command::new("cargo")
+        .args(["run", "--quiet", "--locked"])
+        .args(profile)
+        .args(["--", "--json", "play", "storm", "--once", "--seed", &seed])
+        .current_dir(root)
+        .output()
+        .context("cannot run cargo")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.contains("\"trace_hash\""));
+    let hash = line.and_then(|line| line.split('"').nth(3));
+    hash.map(str::to_owned).with_context(|| {
+        format!(
+            "no trace hash for storm seed {seed}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
 }
 
 fn docs(root: &Path) -> anyhow::Result<Outcome> {
