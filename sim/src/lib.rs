@@ -14,6 +14,8 @@
 //! | [`client`] | a client library that behaves as librdkafka does |
 //! | [`objects`] | an object store with S3's promises and no more |
 //! | [`clock`] | the clock of a process |
+//! | [`disk`] | the local state of a machine |
+//! | [`sabotage`] | broken promises, to see that checkers notice |
 //! | [`trace`] | everything that happened, in order, hashed |
 //! | [`world`] | plays a plan against the processor |
 
@@ -25,6 +27,7 @@ compile_error!(
 
 pub mod client;
 pub mod clock;
+pub mod disk;
 pub mod draw;
 pub mod fabric;
 pub mod kafka;

@@ -99,6 +99,15 @@ pub struct Stream {
     /// tickers, poison timestamps, raw bytes, tombstones).
     #[serde(default)]
     pub garbage_permille: u32,
+    /// Events of one transaction of a transactional producer; 0: the producer is only idempotent.
+    #[serde(default)]
+    pub transaction_events: u64,
+    /// Per mille of transactions that their producer aborts.
+    #[serde(default)]
+    pub abort_permille: u32,
+    /// How long a transaction may stay open before it is ended, milliseconds.
+    #[serde(default)]
+    pub open_ms_max: u64,
 }
 
 fn one() -> u64 {

@@ -164,6 +164,13 @@ fn stream(
     let tickers = usize::try_from(dice.between("tickers", 1, 8)).expect("at most 8");
     let first = usize::try_from(dice.between("first ticker", 0, 7)).expect("at most 7");
     let late_ms_max = windows.max_out_of_orderness_ms + windows.allowed_lateness_ms;
+    let transaction_events = dice.pick("transactional", &[0, 0, 0, 10, 50]);
+    // Some of them are aborted.
+    let events = if transaction_events > 0 {
+        events * 6 / 5
+    } else {
+        events
+    };
     Stream {
         name: format!("phase-{phase}"),
         from_ms,
@@ -184,6 +191,9 @@ fn stream(
         duplicate_permille: dice.permille("duplicates", 0, 100),
         anonymous_permille: dice.pick("anonymous", &[0, 50, 500, 1_000]),
         garbage_permille: dice.pick("garbage", &[0, 5, 30, 100]),
+        transaction_events,
+        abort_permille: dice.permille("aborts", 0, 100),
+        open_ms_max: dice.between("open", 0, 8_000),
     }
 }
 

@@ -7,20 +7,22 @@
 mod faults;
 mod hosts;
 mod process;
+mod producers;
 mod record;
 mod topics;
 pub mod workload;
 
 pub use record::{CommittedOffset, RunRecord, TopicRecord};
 
-use crate::client::{ClientSettings, SimKafka, WorkloadProducer};
+use crate::client::{ClientSettings, SimKafka};
 use crate::clock::SimClock;
+use crate::disk::Disk;
 use crate::fabric::actor::{Address, HostId, Micros};
 use crate::fabric::process::Lifeline;
 use crate::fabric::{Fabric, Handle, Step};
 use crate::kafka::broker::Broker;
 use crate::kafka::controller::Controller;
-use crate::kafka::protocol::{BrokerId, LogTimeMs, RebalanceProtocol};
+use crate::kafka::protocol::{BrokerId, RebalanceProtocol};
 use crate::kafka::{ClusterConfig, Directory};
 use crate::objects::ObjectService;
 use crate::plan::{Machine, Plan};
@@ -118,6 +120,7 @@ struct Supervised {
     /// Starts so far.
     starts: u64,
     running: Option<Running>,
+    disk: Disk,
     /// Left for good, or refused to continue.
     retired: bool,
 }
@@ -176,7 +179,7 @@ struct World {
     refusals: Vec<String>,
     /// Which faults had an effect (network and object store keep their own count).
     struck: Vec<bool>,
-    unsent: Arc<Mutex<usize>>,
+    unsent: producers::Unsent,
     records: Option<Records>,
     sabotage: Option<Sabotage>,
 }
@@ -206,6 +209,7 @@ impl World {
                 .map(|_| Supervised {
                     starts: 0,
                     running: None,
+                    disk: Disk::default(),
                     retired: false,
                 })
                 .collect(),
@@ -220,14 +224,14 @@ impl World {
             directory,
             exits: Exits::default(),
             refusals: Vec::new(),
-            unsent: Arc::default(),
+            unsent: producers::Unsent::default(),
             plan,
         }
     }
 
     async fn run(&mut self) {
         self.schedule();
-        self.start_producer();
+        self.start_producers();
         loop {
             self.fabric.settle().await;
             self.bury_exited();
@@ -295,51 +299,6 @@ impl World {
         )
     }
 
-    /// The outside world that writes ticks to the input topic.
-    fn start_producer(&mut self) {
-        let host = self.host(Machine::Producer);
-        let planned =
-            workload::expand(&self.plan.workload, self.plan.seed, self.plan.start_unix_ms);
-        let outside = self
-            .records
-            .take()
-            .unwrap_or_else(|| Box::new(std::iter::empty()));
-        let fabric = self.fabric.clone();
-        let topic = self.config.kafka.input_topic.clone();
-        let start_unix_ms = self.plan.start_unix_ms;
-        let producer = WorkloadProducer::new(
-            &self.fabric,
-            host,
-            self.directory.clone(),
-            self.client_settings(),
-            "workload",
-        );
-        let unsent = self.unsent.clone();
-        let lifeline = self.fabric.lifeline();
-        let program = lifeline.follow(async move {
-            let sendings = merge(planned.into_iter(), outside);
-            for sending in sendings {
-                let at = Micros::from_ms(sending.at_ms);
-                if at > fabric.now() {
-                    fabric.sleep(host, at.since(fabric.now())).await;
-                }
-                let now_ms = i64::try_from(fabric.now().as_ms()).expect("worlds are short");
-                let timestamp = LogTimeMs(start_unix_ms + now_ms);
-                producer.send(&topic, sending.key, sending.value, timestamp);
-                *unsent.lock().expect("one thread") = producer.outstanding();
-            }
-            loop {
-                *unsent.lock().expect("one thread") = producer.outstanding();
-                fabric.sleep(host, Micros::from_ms(10_000)).await;
-            }
-        });
-        let node = madsim::runtime::Handle::current()
-            .create_node()
-            .name("producer")
-            .build();
-        node.spawn(program);
-    }
-
     fn start_worker(&mut self, worker: u32) {
         let index = worker as usize;
         if self.workers[index].running.is_some() || self.workers[index].retired {
@@ -360,6 +319,7 @@ impl World {
             incarnation: format!("w{worker}-{start}"),
             stop: stop.clone(),
             sabotage: self.sabotage,
+            disk: self.surviving_disk(worker, start),
         };
         self.fabric
             .note(host, "worker-started", &process.incarnation);
@@ -380,6 +340,20 @@ impl World {
             node,
             stop,
         });
+    }
+
+    /// A process mostly finds the disk as the last one left it; sometimes it starts on a new machine.
+    fn surviving_disk(&mut self, worker: u32, start: u64) -> Disk {
+        const NEW_MACHINE_ONE_IN: u64 = 4;
+        let who = self.host(Machine::Worker(worker));
+        let drawn = self
+            .fabric
+            .draw("disk", &format!("worker-{}", who.0), start);
+        let disk = &mut self.workers[worker as usize].disk;
+        if drawn.is_multiple_of(NEW_MACHINE_ONE_IN) {
+            *disk = Disk::default();
+        }
+        disk.clone()
     }
 
     /// The end of processes that ended by themselves, and their supervisor's answer.
@@ -453,7 +427,7 @@ impl World {
             dead_letters: topics.dead_letters,
             commits: topics.commits,
             refusals: std::mem::take(&mut self.refusals),
-            unsent: *self.unsent.lock().expect("one thread"),
+            unsent: self.unsent.total(),
             config: self.config,
         }
     }
@@ -490,18 +464,4 @@ fn build_cluster(
         })
         .collect();
     (brokers, Arc::new(addresses))
-}
-
-/// Two sequences, each sorted by time, as one; the first goes first at equal times.
-fn merge(
-    first: impl Iterator<Item = Sending>,
-    second: impl Iterator<Item = Sending>,
-) -> impl Iterator<Item = Sending> {
-    let mut first = first.peekable();
-    let mut second = second.peekable();
-    std::iter::from_fn(move || match (first.peek(), second.peek()) {
-        (Some(a), Some(b)) if a.at_ms <= b.at_ms => first.next(),
-        (Some(_), None) => first.next(),
-        _ => second.next(),
-    })
 }

@@ -2,6 +2,7 @@
 
 use crate::client::SimKafka;
 use crate::clock::SimClock;
+use crate::disk::Disk;
 use crate::fabric::Fabric;
 use crate::fabric::actor::HostId;
 use crate::objects::SimObjectStore;
@@ -9,7 +10,6 @@ use crate::sabotage::{
     Sabotage, SabotagedClock, SabotagedKafka, SabotagedObjects, SabotagedState, Saboteur,
 };
 use processor::config::ProcessorConfig;
-use processor::state::MemoryStateStore;
 use processor::worker::{Observer, Parts, StopSignal, Worker, WorkerError, WorkerEvent};
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub(super) struct WorkerProcess {
     pub(super) incarnation: String,
     pub(super) stop: StopSignal,
     pub(super) sabotage: Option<Sabotage>,
+    /// What the machine's disk holds, from whichever process ran on it before.
+    pub(super) disk: Disk,
 }
 
 impl WorkerProcess {
@@ -36,7 +38,7 @@ impl WorkerProcess {
         let Some(kind) = self.sabotage else {
             let parts = Parts {
                 kafka: self.kafka,
-                state: MemoryStateStore::default(),
+                state: self.disk,
                 objects: Arc::new(self.objects),
                 clock: self.clock,
                 observer,
@@ -47,7 +49,7 @@ impl WorkerProcess {
         let saboteur = Saboteur::new(self.fabric, &self.incarnation, kind);
         let parts = Parts {
             kafka: SabotagedKafka::new(self.kafka, saboteur.clone()),
-            state: SabotagedState::new(MemoryStateStore::default(), saboteur.clone()),
+            state: SabotagedState::new(self.disk, saboteur.clone()),
             objects: Arc::new(SabotagedObjects::new(self.objects, &saboteur)),
             clock: SabotagedClock::new(self.clock, saboteur.clone()),
             observer,

@@ -16,11 +16,21 @@ pub struct Sending {
     pub value: Option<Bytes>,
 }
 
-/// All records of `workload` in the order of sending.
+/// The records of one stream in the order of sending.
+#[must_use]
+pub fn expand_stream(stream: &Stream, seed: u64, start_unix_ms: i64) -> Vec<Sending> {
+    let mut sendings = Vec::new();
+    StreamExpansion::new(stream, seed, start_unix_ms).expand_into(&mut sendings);
+    sendings.sort_by_key(|sending| sending.at_ms);
+    sendings
+}
+
+/// All records of `workload` that are sent without transactions, in the order of sending.
 #[must_use]
 pub fn expand(workload: &Workload, seed: u64, start_unix_ms: i64) -> Vec<Sending> {
     let mut sendings = Vec::new();
-    for stream in &workload.streams {
+    let streams = workload.streams.iter();
+    for stream in streams.filter(|stream| stream.transaction_events == 0) {
         StreamExpansion::new(stream, seed, start_unix_ms).expand_into(&mut sendings);
     }
     for record in &workload.records {
@@ -233,6 +243,9 @@ mod tests {
             duplicate_permille: 100,
             anonymous_permille: 100,
             garbage_permille: 100,
+            transaction_events: 0,
+            abort_permille: 0,
+            open_ms_max: 0,
         }
     }
 
