@@ -14,13 +14,6 @@ use std::collections::BTreeMap;
 /// the broker's timestamps, latency included. Milliseconds.
 pub const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
-/// For how long a record may stand in the leader's log before any consumer can see it. The newest
-/// records stay invisible as long as replication is stalled, so a worker that has read everything
-/// it can see may rightly take the partition for idle. Lateness is exact regardless: such an advance
-/// makes no record too late that came before its clock. What is older than this was visible, and an
-/// advance over it has taken a backlog for idleness. Milliseconds.
-pub const REPLICATION_STALL_MS: i64 = 600_000;
-
 /// Judges a case.
 #[must_use]
 pub fn check(case: &Case<'_>) -> Findings {
@@ -36,8 +29,10 @@ pub fn check(case: &Case<'_>) -> Findings {
         never_back(outputs, &mut findings);
         new_events_only(outputs, &mut findings);
         commits(case, partition, truth, &mut findings);
+        within_the_log(case, partition, &mut findings);
         for forced in truth.forced() {
             idle(case, partition, *forced, &mut findings);
+            within_the_run(case, partition, *forced, &mut findings);
         }
         forced_rise(partition, truth.forced(), &mut findings);
     }
@@ -210,6 +205,12 @@ fn commits(case: &Case<'_>, partition: i32, truth: &PartitionTruth, findings: &m
 /// nothing came for as long as the idle timeout. The worker forces its clock less the
 /// out-of-orderness, so the advance tells its clock, and the broker's timestamps tell what was in
 /// the log then.
+///
+/// The newest records stay invisible while replication is stalled or a producer's transaction is
+/// open, so a worker that has read everything it can see may rightly take the partition for idle.
+/// Lateness is exact regardless: such an advance makes no record too late that came before its
+/// clock. What is older than [`History::hidden_ms_max`] was visible, and an advance over it has
+/// taken a backlog for idleness.
 fn idle(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings) {
     let History { rules, input, .. } = case.history;
     let clock_ms = forced
@@ -218,10 +219,13 @@ fn idle(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings
     let next = input
         .partition_point(|record| (record.partition, record.offset) < (partition, forced.position));
     let here = |record: &&TopicRecord| record.partition == partition;
+    let hidden_since_ms = clock_ms
+        .saturating_sub(case.history.hidden_ms_max)
+        .saturating_sub(CLOCK_TOLERANCE_MS);
     let unread = input[next..]
         .iter()
         .take_while(here)
-        .find(|record| record.timestamp_ms < clock_ms.saturating_sub(REPLICATION_STALL_MS));
+        .find(|record| record.timestamp_ms < hidden_since_ms);
     if let Some(unread) = unread {
         findings.add(|| {
             format!(
@@ -256,6 +260,42 @@ fn idle(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings
     });
 }
 
+/// No offset is committed that the log has not reached.
+fn within_the_log(case: &Case<'_>, partition: i32, findings: &mut Findings) {
+    let ends = case.history.input_ends.as_deref();
+    let number = usize::try_from(partition).ok();
+    let Some(end) = ends.and_then(|ends| ends.get(number?)) else {
+        return;
+    };
+    for commit in case.evidence.commits_of(partition) {
+        findings.require(commit.offset <= *end, || {
+            format!(
+                "commit record of partition {partition} at offset {}: the log ends at {end}",
+                commit.offset
+            )
+        });
+    }
+}
+
+/// No clock that forced an advance was ahead of the end of the run.
+fn within_the_run(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings) {
+    let Some(ended_at_ms) = case.history.ended_at_ms else {
+        return;
+    };
+    let clock_ms = forced
+        .watermark_ms
+        .saturating_add(case.history.rules.max_out_of_orderness_ms);
+    findings.require(
+        clock_ms <= ended_at_ms.saturating_add(CLOCK_TOLERANCE_MS),
+        || {
+            format!(
+                "partition {partition}: forced advance {forced} at clock {clock_ms}, but the run \
+                 ended at {ended_at_ms}"
+            )
+        },
+    );
+}
+
 /// Each forced advance is higher than what was in force.
 fn forced_rise(partition: i32, forced: &[Forced], findings: &mut Findings) {
     for pair in forced.windows(2) {
@@ -270,10 +310,11 @@ fn forced_rise(partition: i32, forced: &[Forced], findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use super::REPLICATION_STALL_MS;
+    use super::CLOCK_TOLERANCE_MS;
     use crate::evidence::Kind::{DeadLetter, Result};
     use crate::truth::{
-        STALLED_FORCE_MS, T0, failed, messages, output, set_commit, set_header, small, stalled,
+        HIDDEN_MS_MAX, STALLED_FORCE_MS, T0, failed, messages, output, set_commit, set_header,
+        small, stalled,
     };
     use crate::verdict::Property::*;
 
@@ -328,7 +369,7 @@ mod tests {
         let mut history = small();
         let mut unread = history.input[history.input.len() - 1].clone();
         unread.offset = 1;
-        unread.timestamp_ms = T0 + 300_000 - REPLICATION_STALL_MS - 1;
+        unread.timestamp_ms = T0 + 300_000 - HIDDEN_MS_MAX - CLOCK_TOLERANCE_MS - 1;
         history.input.push(unread);
         let found = messages(&history);
         assert!(
@@ -342,6 +383,25 @@ mod tests {
         let history = stalled();
         assert!(history.input[1].timestamp_ms < STALLED_FORCE_MS - 200_000);
         assert_eq!(messages(&history), "");
+    }
+
+    #[test]
+    fn an_advance_by_a_clock_from_after_the_end_is_found() {
+        let mut history = small();
+        history.ended_at_ms = Some(T0 + 300_000 - CLOCK_TOLERANCE_MS);
+        assert_eq!(messages(&history), "");
+        history.ended_at_ms = Some(T0 + 300_000 - CLOCK_TOLERANCE_MS - 1);
+        assert_eq!(failed(&history), [Causality]);
+        assert!(messages(&history).contains("but the run ended at"));
+    }
+
+    #[test]
+    fn a_commit_beyond_the_end_of_the_log_is_found() {
+        let mut history = small();
+        assert_eq!(history.input_ends, Some(vec![24, 1]));
+        history.input_ends = Some(vec![23, 1]);
+        assert_eq!(failed(&history), [Causality]);
+        assert!(messages(&history).contains("the log ends at 23"));
     }
 
     #[test]
@@ -364,8 +424,12 @@ mod tests {
         let header = ("forced".to_owned(), bytes::Bytes::from(forged));
         output(&mut history, Result, 4).headers.push(header);
         let found = messages(&history);
-        // The log does not confirm it, so the contents of windows are what they were.
-        assert_eq!(failed(&history), [Conservation, Causality]);
+        // The log does not confirm it, so the contents of windows are what they were; but by it they
+        // would have been due sooner.
+        assert_eq!(
+            failed(&history),
+            [Conservation, WindowCorrectness, Causality]
+        );
         assert!(
             found.contains("an unread backlog is not idleness"),
             "{found}"

@@ -12,6 +12,9 @@ pub fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::of(Property::Fencing);
     for partition in case.evidence.partitions() {
         partition_terms(case, partition, &mut findings);
+        if case.history.commits_complete {
+            owners(case, partition, &mut findings);
+        }
     }
     for kind in [Kind::Result, Kind::DeadLetter] {
         in_the_log(case, kind, &mut findings);
@@ -68,6 +71,34 @@ fn partition_terms(case: &Case<'_>, partition: i32, findings: &mut Findings) {
     }
 }
 
+/// Outputs become visible with the commit that first counts them, so they are of its owner.
+fn owners(case: &Case<'_>, partition: i32, findings: &mut Findings) {
+    let outputs = case.evidence.of_partition(partition);
+    let mut counted = 0;
+    for commit in case.evidence.commits_of(partition) {
+        let from = outputs.partition_point(|output| output.sequence < counted);
+        let until = outputs.partition_point(|output| output.sequence < commit.sequence);
+        for output in outputs.get(from..until).unwrap_or_default() {
+            // One that names nobody is complained about above.
+            let Some(owner) = &output.owner else { continue };
+            let (term, incarnation) = (owner.term, &owner.incarnation);
+            findings.require(
+                (term, incarnation) == (commit.term, &commit.incarnation),
+                || {
+                    format!(
+                        "{}: is of {term}/{incarnation}, but was committed by {}/{} (at offset {})",
+                        output.place(),
+                        commit.term,
+                        commit.incarnation,
+                        commit.offset
+                    )
+                },
+            );
+        }
+        counted = counted.max(commit.sequence);
+    }
+}
+
 /// In the order of each output partition nothing of an older term follows a newer one.
 fn in_the_log(case: &Case<'_>, kind: Kind, findings: &mut Findings) {
     let mut newest: BTreeMap<(i32, i32), i64> = BTreeMap::new();
@@ -91,7 +122,7 @@ fn in_the_log(case: &Case<'_>, kind: Kind, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use crate::evidence::Kind::{DeadLetter, Result};
-    use crate::truth::{failed, output, set_commit, set_header, small};
+    use crate::truth::{failed, messages, output, set_commit, set_header, small};
     use crate::verdict::Property::Fencing;
 
     #[test]
@@ -118,6 +149,20 @@ mod tests {
             "\"term\":1,\"owner\":\"worker-0-1\"",
         );
         assert_eq!(failed(&history), [Fencing]);
+    }
+
+    #[test]
+    fn an_output_that_another_owner_committed_is_found() {
+        let mut history = small();
+        // The first output of term 2 bears the term before it: no order of terms is broken.
+        let first = output(&mut history, Result, 4);
+        set_header(first, "owner", "1/worker-0-1");
+        assert_eq!(failed(&history), [Fencing]);
+        let found = messages(&history);
+        assert!(found.contains("was committed by 2/worker-1-1"), "{found}");
+        // Of a history without the commits between, nothing can be said.
+        history.commits_complete = false;
+        assert_eq!(messages(&history), "");
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct Rules {
     pub max_volume: i64,
     /// True: the identity of an event is its content; false: its `event_id`.
     pub identity_is_content: bool,
+    /// Largest message that the processor may send, bytes.
+    pub max_message_bytes: usize,
 }
 
 /// Everything that was recorded of a run.
@@ -74,9 +76,21 @@ pub struct History {
     pub dead_letters: Vec<TopicRecord>,
     /// Committed offsets.
     pub commits: Vec<CommittedOffset>,
+    /// True when `commits` holds every commit that became visible, not only the last ones.
+    pub commits_complete: bool,
+    /// Last stable offset of each input partition at the end, if it is known.
+    pub input_ends: Option<Vec<i64>>,
+    /// The moment at which the run ended, if it is known. Unix milliseconds.
+    pub ended_at_ms: Option<i64>,
+    /// How long the newest records of the input log may have been invisible to every consumer, for
+    /// replication was stalled or a producer's transaction open. Milliseconds.
+    pub hidden_ms_max: i64,
     /// True when the run ended only after every fault had stopped and the processor had had the
-    /// time that liveness grants: then everything must be done.
+    /// time that liveness grants ([`crate::liveness::granted_ms`]): then everything must be done.
     pub settled: bool,
+    /// Each partition that the processor writes to (outputs, dead letters, offsets) in which a
+    /// transaction was still open at the end, so that nobody can read on: what and where.
+    pub stuck: Vec<String>,
     /// How often the processor refused to go on for good, with its message: any is a failure of
     /// liveness.
     pub refusals: Vec<String>,

@@ -2,9 +2,28 @@
 //! history is settled, that is, when the bound has passed; a refusal to go on is a failure at once.
 
 use crate::Case;
+use crate::history::Rules;
 use crate::oracle::PartitionTruth;
 use crate::verdict::{Findings, Property, Verdict};
 use std::collections::BTreeSet;
+
+/// Time that a worker may need to recover once faults have stopped, milliseconds.
+pub const RECOVERY_MS: i64 = 60_000;
+
+/// The time that liveness grants once faults and input have stopped, milliseconds: a window waits
+/// for its own end, for the watermark and for an idle advance of it, after a recovery.
+#[must_use]
+pub fn granted_ms(rules: &Rules) -> i64 {
+    [
+        rules.window_ms,
+        rules.max_out_of_orderness_ms,
+        rules.allowed_lateness_ms,
+        rules.idle_timeout_ms,
+        RECOVERY_MS,
+    ]
+    .into_iter()
+    .fold(0, i64::saturating_add)
+}
 
 /// Judges a case.
 #[must_use]
@@ -16,10 +35,17 @@ pub fn check(case: &Case<'_>) -> Verdict {
     }
     if !history.settled && findings.is_empty() {
         return Verdict::NotJudged {
-            reason: "the run ended before the processor had the time to finish".to_owned(),
+            reason: format!(
+                "the run ended before the processor had the time to finish: {} ms after the last \
+                 record and fault",
+                granted_ms(&history.rules)
+            ),
         };
     }
     if history.settled {
+        for stuck in &history.stuck {
+            findings.add(|| stuck.clone());
+        }
         let clock_ms = history.input.iter().map(|record| record.timestamp_ms).max();
         for (partition, truth) in case.oracle.partitions() {
             committed_to_the_end(case, partition, truth, &mut findings);
@@ -128,6 +154,17 @@ mod tests {
         };
         assert_eq!(failed(&told(None)), [Liveness]);
         assert_eq!(messages(&told(Some(360))), "");
+    }
+
+    #[test]
+    fn a_transaction_that_stays_open_is_found() {
+        let mut history = small();
+        let stuck = "output partition 0: stable up to 7, written up to 9";
+        history.stuck.push(stuck.to_owned());
+        assert_eq!(failed(&history), [Liveness]);
+        assert!(messages(&history).contains(stuck));
+        history.settled = false;
+        assert_eq!(failed(&history), []);
     }
 
     #[test]

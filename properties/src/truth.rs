@@ -17,8 +17,14 @@ use std::collections::BTreeMap;
 /// Start of the first window, Unix milliseconds.
 pub const T0: i64 = 1_699_999_980_000;
 
+/// How long the newest records of a story may have been invisible, milliseconds.
+pub const HIDDEN_MS_MAX: i64 = 400_000;
+
 /// Moment (second of the story) of the forced advances of [`small`].
 const IDLE_AT_S: i64 = 300;
+
+/// Moment (second of the story) at which it ends.
+const ENDED_AT_S: i64 = 400;
 
 /// A story as it grows.
 pub struct Story {
@@ -47,6 +53,7 @@ impl Story {
             max_price: "1000000".to_owned(),
             max_volume: 1_000_000,
             identity_is_content: false,
+            max_message_bytes: 4_000,
         };
         Self {
             history: History {
@@ -57,7 +64,12 @@ impl Story {
                 outputs: Vec::new(),
                 dead_letters: Vec::new(),
                 commits: Vec::new(),
+                commits_complete: true,
+                input_ends: None,
+                ended_at_ms: None,
+                hidden_ms_max: HIDDEN_MS_MAX,
                 settled: true,
+                stuck: Vec::new(),
                 refusals: Vec::new(),
             },
             forced: BTreeMap::new(),
@@ -100,6 +112,19 @@ impl Story {
             .push((partition, Moment::idle(position, watermark_ms)));
     }
 
+    /// The last stable offset of each input partition.
+    fn ends(&self) -> Vec<i64> {
+        let end = |partition: i32| {
+            let last = self
+                .history
+                .input
+                .iter()
+                .rfind(|record| record.partition == partition);
+            last.map_or(0, |record| record.offset + 1)
+        };
+        (0..self.history.input_partitions).map(end).collect()
+    }
+
     /// Writes the outputs and commit records that are true.
     pub fn finish(mut self) -> History {
         let oracle = Oracle::new(&self.history, &self.forced);
@@ -111,6 +136,14 @@ impl Story {
             let commit = commit_record(&self.history, *partition, truth, *moment);
             self.history.commits.push(commit);
         }
+        self.history.input_ends = Some(self.ends());
+        let last_ms = self
+            .history
+            .input
+            .iter()
+            .map(|record| record.timestamp_ms)
+            .max();
+        self.history.ended_at_ms = last_ms.map(|last_ms| last_ms.max(T0 + ENDED_AT_S * 1000));
         self.history
     }
 }
@@ -425,11 +458,11 @@ fn commit_record(
         });
     let (term, owner) = owner(moment.offset);
     let metadata = format!(
-        "{{\"v\":1,\"snap\":\"\",\"at\":0,\"seq\":{},\"digest\":\"{}\",\"wm\":{watermark},\
+        "{{\"v\":1,\"snap\":\"\",\"at\":0,\"seq\":{},\"digest\":\"{:032x}\",\"wm\":{watermark},\
          \"forced\":{forced},\"term\":{term},\"owner\":\"{owner}\",\"parts\":{},\"topic\":\"t\",\
          \"fp\":\"{}\",\"n\":[{},{},{},{},{results}]}}",
         fates.refused + results,
-        "0".repeat(32),
+        fates.records() * 1_000 + fates.refused + results,
         history.input_partitions,
         "0".repeat(16),
         fates.records(),

@@ -110,7 +110,32 @@ fn window_revisions(
         if let Err(why) = result(window, output, row, replaced) {
             findings.add(|| format!("{}: {why}", output.place()));
         }
+        due(window, output, findings);
         replaced = Some(*row);
+    }
+}
+
+/// It was emitted with what makes it due: not earlier, and not later.
+fn due(window: &WindowTruth, output: &Output<'_>, findings: &mut Findings) {
+    let revision = usize::try_from(output.revision)
+        .ok()
+        .and_then(|number| window.revisions.get(number));
+    match revision {
+        Some(revision) => findings.require(output.moment == revision.moment, || {
+            format!(
+                "{}: its cause is {}, but {} makes it due",
+                output.place(),
+                output.moment,
+                revision.moment
+            )
+        }),
+        None => findings.add(|| {
+            format!(
+                "{}: nothing makes this revision due; the window has {}",
+                output.place(),
+                window.revisions.len()
+            )
+        }),
     }
 }
 
@@ -246,7 +271,8 @@ fn complete(
 #[cfg(test)]
 mod tests {
     use crate::evidence::Kind::Result;
-    use crate::truth::{failed, output, remove, set_header, set_value, small};
+    use crate::history::History;
+    use crate::truth::{Story, T0, failed, messages, output, remove, set_header, set_value, small};
     use crate::verdict::Property::*;
 
     #[test]
@@ -311,6 +337,44 @@ mod tests {
             failed(&history),
             [Conservation, ExactlyOnceOut, WindowCorrectness]
         );
+    }
+
+    #[test]
+    fn a_revision_that_comes_later_than_what_makes_it_due_is_found() {
+        let mut history = small();
+        // The tombstone at 20 and the record at 19 caused outputs 5 and 6: as if the correction of
+        // 19 had been held back.
+        let moved = |history: &mut History| {
+            let late = output(history, Result, 5);
+            set_header(late, "cause-offset", "20");
+        };
+        moved(&mut history);
+        let found = messages(&history);
+        assert!(found.contains("but record 19 makes it due"), "{found}");
+        assert!(failed(&history).contains(&WindowCorrectness), "{found}");
+    }
+
+    #[test]
+    fn a_first_result_that_only_a_later_record_shows_is_found() {
+        let told = |cause: &str, watermark: i64| {
+            let mut story = Story::new();
+            let rest = r#""price":100,"volume":1"#;
+            story.event((0, 0), 1, 1, "AMZN", rest);
+            story.event((0, 1), 66, 66, "AAPL", rest);
+            story.event((0, 2), 67, 67, "AAPL", rest);
+            story.commit(0, 3);
+            story.force(0, 3, T0 + 200_000);
+            let mut history = story.finish();
+            let first = output(&mut history, Result, 0);
+            set_header(first, "cause-offset", cause);
+            set_header(first, "watermark", &(T0 + watermark * 1000).to_string());
+            history
+        };
+        assert_eq!(messages(&told("1", 61)), "");
+        // All of it is as if record 2 had closed the window; only the moment is wrong.
+        let late = told("2", 62);
+        assert_eq!(failed(&late), [WindowCorrectness]);
+        assert!(messages(&late).contains("but record 1 makes it due"));
     }
 
     #[test]

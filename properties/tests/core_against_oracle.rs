@@ -4,13 +4,12 @@
 mod recording;
 
 use processor::core::Identity;
-use properties::causality::REPLICATION_STALL_MS;
 use properties::history::TopicRecord;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
-use recording::{Recording, Settings, Step};
+use recording::{HIDDEN_MS_MAX, Recording, Settings, Step};
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -26,7 +25,7 @@ const GARBAGE_CASES: u32 = 420;
 
 /// How long a record may stand unseen in the log, milliseconds: the auditor takes what is older for
 /// a backlog.
-const UNSEEN_MS_MAX: u32 = REPLICATION_STALL_MS as u32;
+const UNSEEN_MS_MAX: u32 = HIDDEN_MS_MAX as u32;
 
 fn settings() -> impl Strategy<Value = Settings> {
     (

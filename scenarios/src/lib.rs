@@ -12,6 +12,7 @@ pub mod campaign;
 pub mod catalog;
 pub mod command;
 pub mod generator;
+mod grants;
 pub mod input;
 pub mod json_number;
 pub mod out_files;

@@ -3,6 +3,7 @@
 //! Comes in: a plan, and perhaps real input. Goes out: a [`Played`]: report, history, trace.
 //! Here and nowhere else the scenarios meet the world: [`in_the_world`].
 
+use crate::grants;
 use crate::input::{Input, InputError, InputLine, Lines};
 use crate::scenario::Expectation;
 use crate::story;
@@ -136,7 +137,7 @@ fn play_once(order: &Order<'_>, trace: bool) -> Result<RunRecord, RunError> {
     // A line that could not be read ended the input early: then this run says nothing.
     match failure.lock().map_or(None, |mut failure| failure.take()) {
         Some(e) => Err(e.into()),
-        None => Ok(recorded(record)),
+        None => Ok(recorded(order.plan, record)),
     }
 }
 
@@ -161,7 +162,9 @@ fn sendings(lines: Lines, failure: Failure) -> impl Iterator<Item = Sending> + S
 }
 
 /// The world's record as the checkers and reports take it.
-fn recorded(record: world::RunRecord) -> RunRecord {
+fn recorded(plan: &Plan, record: world::RunRecord) -> RunRecord {
+    let rules = rules(&record.config);
+    let virtual_ms = i64::try_from(record.virtual_ms).unwrap_or(i64::MAX);
     let (commits, recoveries) = (record.transactions(), record.recoveries());
     let hits = record
         .fault_hits
@@ -182,15 +185,19 @@ fn recorded(record: world::RunRecord) -> RunRecord {
         fault_hits: hits.collect(),
         unsent: record.unsent as u64,
         history: History {
-            rules: rules(&record.config),
+            settled: grants::is_settled(plan, &rules),
+            rules,
             input_topic: record.config.kafka.input_topic.clone(),
             input_partitions: record.input_partitions,
             input: topic(record.input),
             outputs: topic(record.outputs),
             dead_letters: topic(record.dead_letters),
             commits: offsets.collect(),
-            // A plan ends `settle_ms` after its last fault: that is the time that liveness grants.
-            settled: true,
+            commits_complete: true,
+            input_ends: Some(record.input_ends),
+            ended_at_ms: Some(plan.start_unix_ms.saturating_add(virtual_ms)),
+            hidden_ms_max: grants::hidden_ms_max(plan),
+            stuck: record.stuck,
             refusals: record.refusals,
         },
     }
@@ -213,7 +220,7 @@ fn topic(records: Vec<world::TopicRecord>) -> Vec<TopicRecord> {
 }
 
 /// The rules as the operator configured them.
-fn rules(config: &ProcessorConfig) -> Rules {
+pub(crate) fn rules(config: &ProcessorConfig) -> Rules {
     let tickers = config.reference.tickers.iter().map(|ticker| {
         (
             ticker.ticker.clone(),
@@ -232,6 +239,7 @@ fn rules(config: &ProcessorConfig) -> Rules {
         max_price: price(validation.max_price_units),
         max_volume: validation.max_volume,
         identity_is_content: validation.identity == Identity::Content,
+        max_message_bytes: config.kafka.max_message_bytes,
     }
 }
 

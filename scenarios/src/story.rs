@@ -159,6 +159,7 @@ mod tests {
             max_price: "1".to_owned(),
             max_volume: 1,
             identity_is_content: false,
+            max_message_bytes: 1_000_000,
         };
         RunRecord {
             trace_hash: 0,
@@ -177,7 +178,12 @@ mod tests {
                 outputs,
                 dead_letters,
                 commits: Vec::new(),
+                commits_complete: true,
+                input_ends: None,
+                ended_at_ms: None,
+                hidden_ms_max: 0,
                 settled: true,
+                stuck: Vec::new(),
                 refusals: Vec::new(),
             },
         }

@@ -13,6 +13,8 @@ pub struct Commit {
     pub offset: i64,
     /// Next output sequence.
     pub sequence: i64,
+    /// Digest of all that went in and came out, as hex.
+    pub digest: String,
     /// Watermark in force, Unix milliseconds; `None` before any event.
     pub watermark_ms: Option<i64>,
     /// Newest forced advance.
@@ -25,6 +27,10 @@ pub struct Commit {
     pub snapshot_offset: i64,
     /// Partition count that is pinned.
     pub partition_count: i64,
+    /// Id of the input topic; empty where the client could not tell.
+    pub topic_id: String,
+    /// Fingerprint of the configuration, as hex.
+    pub fingerprint: String,
     /// How many records were processed.
     pub records: u64,
     /// How many of them were put into a window.
@@ -51,8 +57,7 @@ struct Wire {
     term: i64,
     owner: String,
     parts: i64,
-    #[serde(rename = "topic")]
-    _topic: String,
+    topic: String,
     fp: String,
     n: [u64; 5],
 }
@@ -78,6 +83,7 @@ impl Commit {
             partition: committed.partition,
             offset: committed.offset,
             sequence: wire.seq,
+            digest: wire.digest,
             watermark_ms: wire.wm,
             forced: wire.forced.map(|(position, watermark_ms)| Forced {
                 position,
@@ -87,6 +93,8 @@ impl Commit {
             incarnation: wire.owner,
             snapshot_offset: wire.at,
             partition_count: wire.parts,
+            topic_id: wire.topic,
+            fingerprint: wire.fp,
             records,
             accepted,
             duplicates,

@@ -24,6 +24,8 @@ const MAX_PRICE: i64 = 1_000_000;
 const MAX_VOLUME: i64 = 1_000_000;
 const MIN_TIMESTAMP_MS: i64 = 1_600_000_000_000;
 const MESSAGE_BYTES_MAX: usize = 4_000;
+/// For how long records may stand in the log unseen, milliseconds.
+pub const HIDDEN_MS_MAX: i64 = 600_000;
 
 /// What differs between recordings.
 #[derive(Debug, Clone)]
@@ -128,6 +130,7 @@ impl Recording {
             max_price: MAX_PRICE.to_string(),
             max_volume: MAX_VOLUME,
             identity_is_content: settings.identity == Identity::Content,
+            max_message_bytes: MESSAGE_BYTES_MAX,
         };
         Self {
             config: Arc::new(CoreConfig::new(core).expect("the rules are allowed ones")),
@@ -140,7 +143,12 @@ impl Recording {
                 outputs: Vec::new(),
                 dead_letters: Vec::new(),
                 commits: Vec::new(),
+                commits_complete: true,
+                input_ends: None,
+                ended_at_ms: None,
+                hidden_ms_max: HIDDEN_MS_MAX,
                 settled: true,
+                stuck: Vec::new(),
                 refusals: Vec::new(),
             },
         }
@@ -371,7 +379,7 @@ fn commit_record(partition: i32, task: &PartitionTask) -> CommittedOffset {
          \"forced\":{forced},\"term\":1,\"owner\":\"worker-0\",\"parts\":2,\"topic\":\"t\",\
          \"fp\":\"0123456789abcdef\",\"n\":[{records},{accepted},{duplicates},{dead_letters},{results}]}}",
         task.next_sequence(),
-        "0".repeat(32),
+        task.digest(),
     );
     CommittedOffset {
         partition,

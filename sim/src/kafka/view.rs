@@ -69,6 +69,24 @@ pub fn topic_view(
     records
 }
 
+/// Where a partition ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Where a read_committed consumer ends.
+    pub last_stable: Offset,
+    /// Where what is replicated ends.
+    pub high_watermark: Offset,
+}
+
+/// Where a partition ends; `None` when no broker has it.
+#[must_use]
+pub fn ends(brokers: &[&Broker], tp: TopicPartition) -> Option<Ends> {
+    current(brokers, tp).map(|view| Ends {
+        last_stable: view.last_stable,
+        high_watermark: view.high_watermark,
+    })
+}
+
 /// Offsets of `group` in the order in which they became visible: by the markers of the transactions
 /// that committed them.
 #[must_use]

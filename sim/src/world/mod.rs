@@ -426,6 +426,8 @@ impl World {
             outputs: topics.outputs,
             dead_letters: topics.dead_letters,
             commits: topics.commits,
+            input_ends: topics.input_ends,
+            stuck: topics.stuck,
             refusals: std::mem::take(&mut self.refusals),
             unsent: self.unsent.total(),
             config: self.config,

@@ -62,6 +62,11 @@ pub struct RunRecord {
     pub dead_letters: Vec<TopicRecord>,
     /// Committed offsets in the order in which they became visible.
     pub commits: Vec<CommittedOffset>,
+    /// Last stable offset of each partition of the input topic at the end.
+    pub input_ends: Vec<i64>,
+    /// Each partition of the outputs, dead letters and committed offsets that a transaction still
+    /// kept readers from reading to its end: what and where.
+    pub stuck: Vec<String>,
     /// Refusals to continue, with their messages.
     pub refusals: Vec<String>,
     /// Records that the producer could not hand over before the end.

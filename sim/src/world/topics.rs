@@ -10,6 +10,7 @@ use crate::sabotage::Sabotage;
 use processor::config::ProcessorConfig;
 use xxhash_rust::xxh3::Xxh3;
 
+const COMMITTED_OFFSETS: TopicIndex = TopicIndex(0);
 const INPUT: TopicIndex = TopicIndex(2);
 const OUTPUT: TopicIndex = TopicIndex(3);
 const DEAD_LETTERS: TopicIndex = TopicIndex(4);
@@ -62,6 +63,8 @@ pub(super) struct Topics {
     pub(super) outputs: Vec<TopicRecord>,
     pub(super) dead_letters: Vec<TopicRecord>,
     pub(super) commits: Vec<CommittedOffset>,
+    pub(super) input_ends: Vec<i64>,
+    pub(super) stuck: Vec<String>,
 }
 
 /// Reads the whole cluster. It is at its end: the brokers are taken out of the fabric.
@@ -78,12 +81,8 @@ pub(super) fn collect(
     let brokers: Vec<Broker> = handles.iter().map(|handle| handle.take()).collect();
     let brokers: Vec<&Broker> = brokers.iter().collect();
     let topic = |topic: TopicIndex| -> Vec<TopicRecord> {
-        let partitions = brokers
-            .first()
-            .map_or(0, |broker| broker.layout().partitions_of(topic));
-        (0..partitions)
-            .map(|number| PartitionId(i32::try_from(number).expect("plans are checked")))
-            .flat_map(|partition| records(&brokers, TopicPartition { topic, partition }, isolation))
+        partitions_of(&brokers, topic)
+            .flat_map(|tp| records(&brokers, tp, isolation))
             .collect()
     };
     let commits = view::committed_offsets_history(&brokers, &config.kafka.group_id)
@@ -100,7 +99,50 @@ pub(super) fn collect(
         outputs: topic(OUTPUT),
         dead_letters: topic(DEAD_LETTERS),
         commits,
+        input_ends: partitions_of(&brokers, INPUT)
+            .map(|tp| view::ends(&brokers, tp).map_or(0, |ends| ends.last_stable.0))
+            .collect(),
+        stuck: stuck(&brokers, config),
     }
+}
+
+fn partitions_of(
+    brokers: &[&Broker],
+    topic: TopicIndex,
+) -> impl Iterator<Item = TopicPartition> + use<> {
+    let count = brokers
+        .first()
+        .map_or(0, |broker| broker.layout().partitions_of(topic));
+    (0..count).map(move |number| TopicPartition {
+        topic,
+        partition: PartitionId(i32::try_from(number).expect("plans are checked")),
+    })
+}
+
+/// The partitions that the processor writes to and that cannot be read to their end.
+fn stuck(brokers: &[&Broker], config: &ProcessorConfig) -> Vec<String> {
+    let kafka = &config.kafka;
+    let written = [
+        (COMMITTED_OFFSETS, "__consumer_offsets"),
+        (OUTPUT, kafka.output_topic.as_str()),
+        (DEAD_LETTERS, kafka.dead_letter_topic.as_str()),
+    ];
+    let mut stuck = Vec::new();
+    for (topic, name) in written {
+        for tp in partitions_of(brokers, topic) {
+            let Some(ends) = view::ends(brokers, tp) else {
+                continue;
+            };
+            if ends.last_stable < ends.high_watermark {
+                stuck.push(format!(
+                    "a transaction is still open: partition {} of {name} can be read up to offset \
+                     {}, and holds records up to {}",
+                    tp.partition.0, ends.last_stable.0, ends.high_watermark.0
+                ));
+            }
+        }
+    }
+    stuck
 }
 
 fn records(

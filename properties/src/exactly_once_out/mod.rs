@@ -1,5 +1,7 @@
 //! Property 2: per source partition, the sequences of results and dead letters have no gap and no
-//! repeat, and every commit record agrees with them.
+//! repeat, and every commit record agrees with them, and with the commit records before it.
+
+mod chain;
 
 use crate::Case;
 use crate::evidence::{Commit, Kind, Output};
@@ -14,6 +16,7 @@ pub fn check(case: &Case<'_>) -> Findings {
     for complaint in &case.evidence.unreadable {
         findings.add(|| complaint.clone());
     }
+    chain::check(case, &mut findings);
     for partition in case.evidence.partitions() {
         sequences(
             partition,
@@ -173,8 +176,9 @@ mod tests {
     #[test]
     fn a_commit_whose_sequence_disagrees_is_found() {
         let mut history = small();
+        // The output that it leaves out would be the next owner's.
         set_commit(&mut history, 2, "\"seq\":4", "\"seq\":3");
-        assert_eq!(failed(&history), [ExactlyOnceOut]);
+        assert_eq!(failed(&history), [ExactlyOnceOut, Fencing]);
     }
 
     #[test]
