@@ -218,7 +218,8 @@ pub trait Consumer {
     /// None that matter to the caller; they are reported for the log.
     fn release(&mut self, partitions: &[PartitionId]) -> KafkaResult<()>;
 
-    /// Sets the position of an owned partition and lets it deliver.
+    /// Sets the position of an owned partition and lets it deliver, also if it was paused. Nothing that
+    /// was fetched from another position comes any more.
     ///
     /// # Errors
     /// If it is not owned.

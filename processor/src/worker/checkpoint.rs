@@ -112,7 +112,6 @@ pub struct Checkpoints {
     fingerprint: String,
     term: u64,
     owner: String,
-    made: u64,
 }
 
 impl Checkpoints {
@@ -134,7 +133,6 @@ impl Checkpoints {
             fingerprint,
             term: 0,
             owner: owner.to_owned(),
-            made: 0,
         }
     }
 
@@ -181,20 +179,20 @@ impl Checkpoints {
         got.bytes().await.map_err(LoadError::Store)
     }
 
-    /// Stores a snapshot: first its new files, then its manifest. Files that `previous` has are not
+    /// Stores a snapshot, the `number`-th of this process: first its new files, then its manifest. Files that `previous` has are not
     /// uploaded again. Returns the snapshot and the number of files uploaded.
     ///
     /// # Errors
     /// The object store's; then the snapshot does not count, whatever of it was stored.
     pub async fn store(
-        &mut self,
+        &self,
         content: SnapshotContent,
+        number: u64,
         previous: Option<&Snapshot>,
     ) -> object_store::Result<(Snapshot, usize)> {
-        self.made += 1;
         let id = format!(
             "{:020}-{}-{}-{}",
-            content.at.0, self.term, self.owner, self.made
+            content.at.0, self.term, self.owner, number
         );
         let mut paths = BTreeMap::new();
         let mut uploaded = 0;

@@ -20,6 +20,16 @@ pub enum WorkerError {
         "the transactional.id `{0}` is used by another process: give every worker its own worker.ordinal"
     )]
     FencedRepeatedly(String),
+    /// Part of a transaction is committed.
+    #[error(
+        "one transaction was committed for {committed} partitions and not for {missing}: a stray EndTxn of an older one tore it; the brokers did not keep their promise, so compare the outputs' sequence numbers before the process is started again"
+    )]
+    Torn {
+        /// Partitions whose offset is there.
+        committed: usize,
+        /// Partitions whose offset is not.
+        missing: usize,
+    },
     /// The last act of a stop did not succeed.
     #[error(
         "partition {0}: stopped before its snapshot was committed; the next start replays from the older one, so start it once more and stop it again before the configuration is changed"

@@ -31,11 +31,11 @@ use crate::io::{
     Clock, ConsumedRecord, Consumer, ErrorClass, Kafka, KafkaError, Polled, StateStore,
     TopicDescription, TransactionalProducer,
 };
-use crate::units::PartitionId;
+use crate::units::{Offset, PartitionId};
 use futures_util::future::{Either, select};
 use object_store::ObjectStore;
 use partition::{OwnedPartition, Phase};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ use std::time::Duration;
 
 /// A restore that had to be postponed is tried again after this long.
 const RESTORE_RETRY: Duration = Duration::from_secs(1);
+/// How long a leader may take to tell where a partition begins and ends.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before a failed call is made again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Producers fenced in a row before the worker takes it for a second process with its ordinal.
@@ -106,6 +108,8 @@ pub struct Worker<K: Kafka, S, C, O> {
     owned: BTreeMap<PartitionId, OwnedPartition>,
     /// Accepted partitions that are not restored yet, and when to try.
     waiting: BTreeMap<PartitionId, Duration>,
+    /// Partitions whose replay contradicted the commit, where the operator has accepted that.
+    given_up: BTreeSet<PartitionId>,
     /// The member's identity at the last poll: what was polled is committed under it.
     group: Option<K::GroupMetadata>,
     /// Rebalances that came while something else was waited for.
@@ -114,6 +118,8 @@ pub struct Worker<K: Kafka, S, C, O> {
     last_commit_at: Duration,
     last_checkpoint_at: Duration,
     checkpoints_made: u64,
+    /// Numbers the snapshots of this process, so that no two have one id.
+    snapshots_made: u64,
     marks_made: u64,
     fenced_in_a_row: u32,
     aborts_in_a_row: u32,
@@ -147,12 +153,14 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             output_partitions: 0,
             owned: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             group: None,
             deferred: VecDeque::new(),
             last_poll_at: now,
             last_commit_at: now,
             last_checkpoint_at: now,
             checkpoints_made: 0,
+            snapshots_made: 0,
             marks_made: 0,
             fenced_in_a_row: 0,
             aborts_in_a_row: 0,
@@ -186,11 +194,16 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         let timeout = self.poll_timeout();
         let polled = self.consumer.poll(timeout).await?;
+        self.note_poll();
+        Ok(polled)
+    }
+
+    /// After each poll whose result is handled next: what it brought is committed under this identity.
+    fn note_poll(&mut self) {
         self.last_poll_at = self.clock.monotonic();
         if let Some(group) = self.consumer.group_metadata() {
             self.group = Some(group);
         }
-        Ok(polled)
     }
 
     async fn handle(&mut self, polled: Polled) -> Result<(), WorkerError> {
@@ -199,14 +212,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             Polled::EndOfPartition {
                 partition,
                 position,
-            } => {
-                if let Some(owned) = self.owned.get_mut(&partition)
-                    && owned.reach_end(position)?
-                {
-                    self.tell_recovered(partition);
-                }
-                Ok(())
-            }
+            } => self.reach_end(partition, position),
             Polled::Assigned(partitions) => self.take_over(partitions).await,
             Polled::Revoked(partitions) => self.give_back(&partitions).await,
             Polled::Lost(partitions) => self.forget(&partitions, false),
@@ -224,24 +230,79 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         };
         owned.at_end = false;
         owned.last_record_at = self.clock.monotonic();
-        let recovered = owned.process(records)?;
-        if recovered {
-            self.tell_recovered(partition);
-        }
+        let recovered = owned.process(records);
+        self.end_replay(partition, recovered)?;
         self.hold_back(partition);
         Ok(())
     }
 
+    fn reach_end(&mut self, partition: PartitionId, position: Offset) -> Result<(), WorkerError> {
+        let Some(owned) = self.owned.get_mut(&partition) else {
+            return Ok(());
+        };
+        let recovered = owned.reach_end(position);
+        self.end_replay(partition, recovered)
+    }
+
+    /// `recovered`: whether a replay has ended, and reproduced what was committed. If it did not, the
+    /// partition begins anew, where the operator has accepted that.
+    fn end_replay(
+        &mut self,
+        partition: PartitionId,
+        recovered: Result<bool, WorkerError>,
+    ) -> Result<(), WorkerError> {
+        match recovered {
+            Ok(true) => self.tell_recovered(partition),
+            Ok(false) => {}
+            Err(error) if error.is_refusal() && self.accepts_reset(partition) => {
+                self.given_up.insert(partition);
+                self.set_back(partition)?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn accepts_reset(&self, partition: PartitionId) -> bool {
+        let accepted = &self.config.recovery.accept_reset_partitions;
+        accepted.contains(&partition.0)
+    }
+
     /// Pauses a partition while too much waits for a commit.
     fn hold_back(&mut self, partition: PartitionId) {
-        let pending_bytes: usize = self.owned.values().map(|owned| owned.pending_bytes).sum();
+        let pending_bytes = self.pending_bytes();
         let Some(owned) = self.owned.get_mut(&partition) else {
             return;
         };
-        if pending_bytes > PENDING_BYTES_MAX && !owned.held_back {
+        // A replay puts nothing out, and must come to its end to be committed at all.
+        let is_live = owned.phase == Phase::Live;
+        if pending_bytes > PENDING_BYTES_MAX && is_live && !owned.held_back {
             // An error means that it is not owned any more, which the next poll tells.
             owned.held_back = self.consumer.pause(&[partition]).is_ok();
         }
+    }
+
+    /// Ends pauses once there is room again, however it came: by a commit, or because a partition was
+    /// given up. (A partition in replay has nothing to commit itself.)
+    fn end_holding_back(&mut self) {
+        let pending_bytes: usize = self.owned.values().map(|owned| owned.pending_bytes).sum();
+        if pending_bytes > PENDING_BYTES_MAX {
+            return;
+        }
+        let held_back = self.owned.values_mut().filter(|owned| owned.held_back);
+        let resumed: Vec<PartitionId> = held_back
+            .map(|owned| {
+                owned.held_back = false;
+                owned.partition
+            })
+            .collect();
+        if !resumed.is_empty() {
+            self.let_flow(&resumed);
+        }
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.owned.values().map(|owned| owned.pending_bytes).sum()
     }
 
     fn tell_recovered(&self, partition: PartitionId) {
@@ -324,18 +385,25 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     }
 
     /// Waits for something that is neither Kafka's nor the clock's, however long it takes, without
-    /// leaving the group.
-    async fn while_in_group<F: Future>(&mut self, work: F) -> Result<F::Output, WorkerError> {
+    /// leaving the group. `None`: given up, because `partition`, for which it is done, is being taken.
+    async fn while_in_group<F: Future>(
+        &mut self,
+        partition: PartitionId,
+        work: F,
+    ) -> Result<Option<F::Output>, WorkerError> {
         let mut work = pin!(work);
         loop {
             {
                 let pause = pin!(self.clock.sleep(self.poll_limit()));
                 // `select` looks at the work first.
                 if let Either::Left((output, _)) = select(work.as_mut(), pause).await {
-                    return Ok(output);
+                    return Ok(Some(output));
                 }
             }
             self.stay_in_group().await?;
+            if self.is_being_taken(partition) {
+                return Ok(None);
+            }
         }
     }
 
@@ -367,7 +435,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.stay_in_group().await
     }
 
-    /// The last act: snapshots at the committed offsets, then leave. Nothing is polled any more, so each
+    /// The last act: snapshots at the committed offsets, then leave. No record is taken any more, so each
     /// round can only bring snapshot and commit closer together.
     async fn drain(mut self) -> Result<(), WorkerError> {
         for _ in 0..DRAIN_ROUNDS_MAX {
@@ -378,6 +446,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 break;
             }
             self.clock.sleep(RETRY_PAUSE).await;
+            self.follow_group().await?;
         }
         let unsettled = self.first_unsettled();
         // Requests that are still under way must not outlive this process's last epoch.
@@ -392,14 +461,34 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         })
     }
 
-    /// A partition whose next start would have to replay. Those that are still being restored do not
-    /// count: they have not moved.
+    /// While it stops: keeps up with the group's generations and with what is taken away, and takes
+    /// nothing new.
+    async fn follow_group(&mut self) -> Result<(), WorkerError> {
+        let owned: Vec<PartitionId> = self.owned.keys().copied().collect();
+        if let Err(error) = self.consumer.pause(&owned) {
+            self.observer.observe(&WorkerEvent::Retrying(&error));
+        }
+        let polled = self.consumer.poll(Duration::ZERO).await?;
+        self.note_poll();
+        self.deferred.push_back(polled);
+        while let Some(polled) = self.deferred.pop_front() {
+            match polled {
+                Polled::Revoked(partitions) => self.give_back(&partitions).await?,
+                Polled::Lost(partitions) => self.forget(&partitions, false)?,
+                Polled::Assigned(_)
+                | Polled::Records { .. }
+                | Polled::EndOfPartition { .. }
+                | Polled::TimedOut => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A partition whose next start would have to replay, or might.
     fn first_unsettled(&self) -> Option<PartitionId> {
-        let live = self
-            .owned
-            .values()
-            .filter(|owned| owned.phase == Phase::Live);
-        let mut unsettled = live.filter(|owned| !owned.is_settled());
-        unsettled.next().map(|owned| owned.partition)
+        let mut unsettled = self.owned.values().filter(|owned| !owned.is_settled());
+        let waiting = self.waiting.keys().next();
+        let owned = unsettled.next().map(|owned| owned.partition);
+        owned.or(waiting.copied())
     }
 }

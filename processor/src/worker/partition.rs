@@ -5,7 +5,7 @@ use super::commit_record::{CommitRecord, Ownership};
 use super::error::{Refusal, WorkerError};
 use crate::core::{Digest, InputRecord, OutputRecord, PartitionTask};
 use crate::io::{CommittedOffset, ConsumedRecord};
-use crate::units::{Offset, PartitionId};
+use crate::units::{Offset, PartitionId, Watermark};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -62,16 +62,7 @@ pub(super) struct OwnedPartition {
 impl OwnedPartition {
     /// Processes records of one poll. Returns true if a replay ended with them.
     pub(super) fn process(&mut self, records: &[ConsumedRecord]) -> Result<bool, WorkerError> {
-        let Some(first) = records.first() else {
-            return Ok(false);
-        };
-        if first.offset < self.task.position() {
-            return Err(WorkerError::Disorder {
-                partition: self.partition,
-                got: first.offset,
-                position: self.task.position(),
-            });
-        }
+        self.check_order(records)?;
         let Phase::Replaying { until, .. } = self.phase else {
             self.process_live(records);
             return Ok(false);
@@ -89,10 +80,38 @@ impl OwnedPartition {
         Ok(true)
     }
 
+    fn check_order(&self, records: &[ConsumedRecord]) -> Result<(), WorkerError> {
+        let mut position = self.task.position();
+        for record in records {
+            if record.offset < position {
+                return Err(WorkerError::Disorder {
+                    partition: self.partition,
+                    got: record.offset,
+                    position,
+                });
+            }
+            position = record.offset.next();
+        }
+        Ok(())
+    }
+
     fn process_live(&mut self, records: &[ConsumedRecord]) {
         let before = self.pending.len();
         self.task
             .process(records.iter().map(InputRecord::from), &mut self.pending);
+        self.count_bytes(before);
+    }
+
+    /// Advances the watermark by the clock. False: nothing moved.
+    pub(super) fn force_watermark(&mut self, to: Watermark) -> bool {
+        let before = self.pending.len();
+        let moved = self.task.force_watermark(to, &mut self.pending);
+        self.count_bytes(before);
+        self.needs_snapshot |= moved;
+        moved
+    }
+
+    fn count_bytes(&mut self, before: usize) {
         let bytes_of = |output: &OutputRecord| {
             output.value.len() + output.key.as_ref().map_or(0, bytes::Bytes::len)
         };

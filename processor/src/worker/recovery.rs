@@ -8,62 +8,66 @@ use super::partition::{Acknowledged, OwnedPartition, Phase};
 use super::{Observer, Worker};
 use crate::core::{PartitionTask, SnapshotError};
 use crate::io::{
-    Clock, CommittedOffset, Consumer, ErrorClass, Kafka, OffsetBounds, StateFile, StateStore,
+    Clock, CommittedOffset, Consumer, ErrorClass, Kafka, OffsetBounds, Polled, StateFile,
+    StateStore,
 };
 use crate::units::{Offset, PartitionId};
 use std::collections::VecDeque;
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
-    /// Restores partitions whose time has come. What cannot be restored now is tried again later, and
-    /// the others go on.
+    /// Restores one partition whose time has come; one a round, so that the others go on between. What
+    /// cannot be restored now is tried again later.
     pub(super) async fn recover_waiting(&mut self) -> Result<(), WorkerError> {
         let now = self.clock.monotonic();
-        let due = self.waiting.iter().filter(|(_, at)| **at <= now);
-        let due: Vec<PartitionId> = due.map(|(partition, _)| *partition).collect();
-        if due.is_empty() {
+        let mut due = self.waiting.iter().filter(|(_, at)| **at <= now);
+        let Some((&partition, _)) = due.next() else {
+            return Ok(());
+        };
+        if self.is_being_taken(partition) {
+            self.postpone(partition);
             return Ok(());
         }
         // The work of partitions that are already there must not wait for a restore.
         self.commit().await?;
-        self.refuse_changed_topic(due[0]).await?;
-        let Some(committed) = self.read_current(&due).await? else {
-            self.postpone(&due);
+        self.refuse_changed_topic(partition).await?;
+        let Some(committed) = self.read_current(&[partition]).await? else {
+            self.postpone(partition);
             return Ok(());
         };
-        for (partition, committed) in due.into_iter().zip(committed) {
-            if self.is_being_taken(partition) {
-                continue;
+        let committed = committed.into_iter().next().flatten();
+        match self.recover(partition, committed.clone()).await {
+            Ok(Some(owned)) => self.begin(owned),
+            Ok(None) => self.postpone(partition),
+            Err(error) if error.is_refusal() => {
+                self.confirm_refusal(partition, committed, error).await?;
             }
-            match self.recover(partition, committed.clone()).await {
-                Ok(Some(owned)) => self.begin(owned),
-                Ok(None) => self.postpone(&[partition]),
-                Err(error) if error.is_refusal() => {
-                    self.confirm_refusal(partition, committed, error).await?;
-                }
-                Err(error) => return Err(error),
-            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
     fn begin(&mut self, owned: OwnedPartition) {
         let (partition, at) = (owned.partition, owned.task.position());
+        // What was polled while this partition waited came from another position.
+        self.deferred.retain(|polled| match polled {
+            Polled::Records { partition: of, .. }
+            | Polled::EndOfPartition { partition: of, .. } => *of != partition,
+            _ => true,
+        });
         match self.consumer.start_at(partition, at) {
             Ok(()) => {
                 self.waiting.remove(&partition);
                 self.owned.insert(partition, owned);
             }
             // It was lost meanwhile, which the next poll tells.
-            Err(_) => self.postpone(&[partition]),
+            Err(_) => self.postpone(partition),
         }
     }
 
-    fn postpone(&mut self, partitions: &[PartitionId]) {
+    fn postpone(&mut self, partition: PartitionId) {
         let at = self.clock.monotonic() + super::RESTORE_RETRY;
-        for &partition in partitions {
-            self.waiting.insert(partition, at);
-            self.observer.observe(&WorkerEvent::Postponed { partition });
-        }
+        self.waiting.insert(partition, at);
+        self.observer.observe(&WorkerEvent::Postponed { partition });
     }
 
     /// A refusal needs an operator, so it must not rest on what was true a while ago: this process may
@@ -77,7 +81,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         match self.read_current(&[partition]).await? {
             Some(answer) if answer == [committed] => Err(refusal),
             _ => {
-                self.postpone(&[partition]);
+                self.postpone(partition);
                 Ok(())
             }
         }
@@ -109,11 +113,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         partition: PartitionId,
         committed: Option<CommittedOffset>,
     ) -> Result<Option<OwnedPartition>, WorkerError> {
-        let accepted = self
-            .config
-            .recovery
-            .accept_reset_partitions
-            .contains(&partition.0);
+        let accepted = self.accepts_reset(partition);
         let Some(bounds) = self.bounds(partition).await? else {
             return Ok(None);
         };
@@ -121,13 +121,22 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let Some(found) = committed else {
             return self.begin_fresh(partition, earliest, None, accepted).await;
         };
-        match self.check_commit(&found, earliest) {
-            Ok(record) => self.resume_from(partition, earliest, found, record).await,
-            Err(_) if accepted => {
-                let start = found.offset.max(earliest);
-                self.begin_fresh(partition, start, Some(found), true).await
+        let start = found.offset.max(earliest);
+        if self.given_up.remove(&partition) {
+            return self.begin_fresh(partition, start, Some(found), true).await;
+        }
+        let resumed = match self.check_commit(&found, earliest) {
+            Ok(record) => {
+                self.resume_from(partition, earliest, found.clone(), record)
+                    .await
             }
             Err(reason) => Err(WorkerError::Refused { partition, reason }),
+        };
+        match resumed {
+            Err(error) if error.is_refusal() && accepted => {
+                self.begin_fresh(partition, start, Some(found), true).await
+            }
+            resumed => resumed,
         }
     }
 
@@ -174,13 +183,14 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         if !accepted {
             // A partition is committed before its first snapshot, so this cannot be its first start.
             let store = checkpoints.clone();
-            match self.while_in_group(store.newest_manifest()).await? {
-                Ok(None) => {}
-                Ok(Some(newest)) => {
+            let listing = store.newest_manifest();
+            match self.while_in_group(partition, listing).await? {
+                Some(Ok(None)) => {}
+                Some(Ok(Some(newest))) => {
                     let reason = Refusal::CommitMissing { newest };
                     return Err(WorkerError::Refused { partition, reason });
                 }
-                Err(_) => return Ok(None),
+                Some(Err(_)) | None => return Ok(None),
             }
         }
         self.state.drop_partition(partition)?;
@@ -365,13 +375,13 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         record: &CommitRecord,
     ) -> Result<Option<(Manifest, Vec<StateFile>)>, WorkerError> {
         let loading = checkpoints.load(&record.snapshot);
-        let cause = match self.while_in_group(loading).await? {
-            Ok(loaded) => return Ok(Some(loaded)),
-            Err(LoadError::Damaged(cause)) => cause,
-            Err(LoadError::Store(object_store::Error::NotFound { path, .. })) => {
+        let cause = match self.while_in_group(partition, loading).await? {
+            Some(Ok(loaded)) => return Ok(Some(loaded)),
+            Some(Err(LoadError::Damaged(cause))) => cause,
+            Some(Err(LoadError::Store(object_store::Error::NotFound { path, .. }))) => {
                 format!("its object {path} is missing")
             }
-            Err(LoadError::Store(_)) => return Ok(None),
+            Some(Err(LoadError::Store(_))) | None => return Ok(None),
         };
         let snapshot = record.snapshot.clone();
         let reason = Refusal::Manifest { snapshot, cause };
@@ -383,7 +393,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         &mut self,
         partition: PartitionId,
     ) -> Result<Option<OffsetBounds>, WorkerError> {
-        match self.consumer.bounds(partition, self.call_timeout()).await {
+        let timeout = self.call_timeout().min(super::PROBE_TIMEOUT);
+        match self.consumer.bounds(partition, timeout).await {
             Ok(bounds) => Ok(Some(bounds)),
             Err(error) if error.class == ErrorClass::Retriable => {
                 self.observer.observe(&WorkerEvent::Retrying(&error));

@@ -14,14 +14,13 @@ const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause between two commits because of aborts.
 const COMMIT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_DOUBLINGS_MAX: u32 = 10;
-/// How long a leader may take to tell where an idle partition ends.
-const IDLE_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Checkpoints between two garbage collections.
 const CHECKPOINTS_PER_COLLECTION: u64 = 10;
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     pub(super) async fn housekeeping(&mut self) -> Result<(), WorkerError> {
         self.recover_waiting().await?;
+        self.end_holding_back();
         self.advance_one_idle().await?;
         let now = self.clock.monotonic();
         if now >= self.checkpoint_due_at() {
@@ -110,17 +109,16 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             files: self.state.checkpoint(partition)?,
         };
         let at = content.at;
-        let mut checkpoints = owned.checkpoints.clone();
+        let checkpoints = owned.checkpoints.clone();
         let previous = owned.snapshot.clone();
-        let upload = async {
-            let stored = checkpoints.store(content, previous.as_ref()).await;
-            (stored, checkpoints)
+        self.snapshots_made += 1;
+        let upload = checkpoints.store(content, self.snapshots_made, previous.as_ref());
+        let Some(stored) = self.while_in_group(partition, upload).await? else {
+            return Ok(());
         };
-        let (stored, checkpoints) = self.while_in_group(upload).await?;
         let Some(owned) = self.owned.get_mut(&partition) else {
             return Ok(());
         };
-        owned.checkpoints = checkpoints;
         match stored {
             Ok((snapshot, uploaded)) => {
                 owned.snapshot = Some(snapshot);
@@ -165,7 +163,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             let checkpoints = owned.checkpoints.clone();
             let collection = checkpoints.collect(&kept, &newest, grace_ms);
             // A failure leaves garbage for the next collection.
-            if let Ok(objects) = self.while_in_group(collection).await?
+            if let Some(Ok(objects)) = self.while_in_group(partition, collection).await?
                 && objects > 0
             {
                 self.observer
@@ -214,7 +212,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     async fn advance_idle(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
         let out_of_orderness_ms = self.config.windows.max_out_of_orderness_ms;
         let to = Watermark(self.clock.unix_ms().saturating_sub(out_of_orderness_ms));
-        let timeout = self.call_timeout().min(IDLE_PROBE_TIMEOUT);
+        let timeout = self.call_timeout().min(super::PROBE_TIMEOUT);
         let bounds = self.consumer.bounds(partition, timeout).await;
         let now = self.clock.monotonic();
         let Some(owned) = self.owned.get_mut(&partition) else {
@@ -225,8 +223,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             owned.last_record_at = now; // look again after another idle timeout
             return Ok(());
         }
-        if owned.task.force_watermark(to, &mut owned.pending) {
-            owned.needs_snapshot = true;
+        if owned.force_watermark(to) {
             let at = owned.task.position();
             self.observer.observe(&WorkerEvent::Forced {
                 partition,

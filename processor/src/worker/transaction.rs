@@ -4,7 +4,7 @@ use super::commit_record::CommitRecord;
 use super::error::WorkerError;
 use super::observer::WorkerEvent;
 use super::partition::{Acknowledged, OwnedPartition};
-use super::{FENCES_IN_A_ROW_MAX, Observer, RETRY_PAUSE, Worker};
+use super::{FENCES_IN_A_ROW_MAX, Observer, PENDING_BYTES_MAX, RETRY_PAUSE, Worker};
 use crate::config::ProcessorConfig;
 use crate::core::{Destination, OutputRecord};
 use crate::io::{
@@ -87,7 +87,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         group: &K::GroupMetadata,
     ) -> Result<Ending, WorkerError> {
         let error = match self.try_transact(partitions, offsets, group).await {
-            Ok(()) => return Ok(Ending::Committed),
+            Ok(()) => {
+                self.fenced_in_a_row = 0;
+                return Ok(Ending::Committed);
+            }
             Err(error) => error,
         };
         // With requests of this transaction under way, an abort under the same epoch would let them
@@ -172,10 +175,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     /// The outputs of these attempts are committed: they need not be kept.
     fn acknowledge(&mut self, attempts: Vec<Attempt>) -> Result<(), WorkerError> {
-        self.fenced_in_a_row = 0;
         self.aborts_in_a_row = 0;
         let mut outputs = 0;
-        let mut resumed = Vec::new();
         let partitions = attempts.len();
         for attempt in attempts {
             let Some(owned) = self.owned.get_mut(&attempt.partition) else {
@@ -189,16 +190,30 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 offset: attempt.committed.offset,
                 record: attempt.record,
             });
-            if std::mem::take(&mut owned.held_back) {
-                resumed.push(attempt.partition);
-            }
         }
-        self.let_flow(&resumed);
+        self.release_held_back();
         self.observer.observe(&WorkerEvent::Committed {
             partitions,
             outputs,
         });
         Ok(())
+    }
+
+    /// Lets partitions deliver again that were paused because too much waited for a commit.
+    fn release_held_back(&mut self) {
+        if self.pending_bytes() > PENDING_BYTES_MAX {
+            return;
+        }
+        let held = self.owned.values_mut().filter(|owned| owned.held_back);
+        let held: Vec<PartitionId> = held
+            .map(|owned| {
+                owned.held_back = false;
+                owned.partition
+            })
+            .collect();
+        if !held.is_empty() {
+            self.let_flow(&held);
+        }
     }
 
     /// Ends a pause. A partition that is not owned any more is told by the next poll.
@@ -232,11 +247,12 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             }
         }
         // One transaction is all or nothing: a mixture can only mean that a stray EndTxn tore it.
-        assert!(
-            confirmed.is_empty() || refuted == 0,
-            "a transaction was committed for {} partitions and not for {refuted}",
-            confirmed.len()
-        );
+        if !confirmed.is_empty() && refuted > 0 {
+            return Err(WorkerError::Torn {
+                committed: confirmed.len(),
+                missing: refuted,
+            });
+        }
         let committed = refuted == 0;
         self.observer.observe(&WorkerEvent::Resolved { committed });
         if !confirmed.is_empty() {
@@ -246,8 +262,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     }
 
     /// Drops what this worker believes of a partition: it is recovered from what is committed.
-    fn set_back(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
-        if self.owned.remove(&partition).is_some() {
+    pub(super) fn set_back(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
+        if let Some(owned) = self.owned.remove(&partition) {
+            if owned.held_back {
+                self.let_flow(&[partition]);
+            }
             self.state.drop_partition(partition)?;
             self.waiting.insert(partition, self.clock.monotonic());
             self.observer.observe(&WorkerEvent::SetBack { partition });

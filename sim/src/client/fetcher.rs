@@ -133,6 +133,7 @@ impl Fetcher {
         owned.version = version;
         owned.buffer.clear();
         owned.buffered_records = 0;
+        owned.paused = false;
         owned.last_stable = None;
         owned.end_told_at = None;
         owned.fetching_at = None;
