@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 const ROOMS: [&str; 6] = [
     "sim/src",
     "processor/src",
-    "scenarios/src/generator.rs",
+    "scenarios/src/generator",
     "scenarios/src/scenario.rs",
     "scenarios/src/catalog.rs",
     "scenarios/src/plan_file.rs",
 ];
 
 /// What is searched for, and what to use instead.
-const FORBIDDEN: [(&str, &str); 7] = [
+const FORBIDDEN: [(&str, &str); 8] = [
     (
         "Instant::now",
         "ask the Clock trait, or the time of the fabric",
@@ -30,6 +30,10 @@ const FORBIDDEN: [(&str, &str); 7] = [
     ("rand::", "draw by sim::draw"),
     ("HashMap", "use BTreeMap"),
     ("HashSet", "use BTreeSet"),
+    (
+        "select!",
+        "use futures_util::future::select, which looks at its first future first",
+    ),
 ];
 
 /// What allows a line.

@@ -6,8 +6,9 @@
 //! Never here: knowledge of what brokers do inside, or of what records mean; clocks, threads,
 //! randomness other than a seed given at construction.
 //!
-//! A request's timeout closes its connection, and all requests under way on it fail together
-//! ([`requests`]); so does a connection that the fabric reports as broken. A client that is dropped sends nothing, as a process that was killed.
+//! A request's timeout closes its connection, and all requests under way on it fail together; so does
+//! a connection that the fabric reports as broken. A client that is dropped sends nothing, as a
+//! process that was killed.
 
 mod aborted;
 mod assignor;
