@@ -118,7 +118,7 @@ impl PartitionTask {
     }
 
     /// Raises the watermark by the clock: emits what it passes, as an event would. What it closes for
-    /// good waits until the log confirms it (see [`Ledger::horizon`]). False if the watermark is not
+    /// good waits until a record of the log confirms it by its own Kafka timestamp. False if the watermark is not
     /// below `to`: then nothing has changed. True must be followed by a snapshot at this very position
     /// before more records are committed, because the advance is not in the log.
     pub fn force_watermark(&mut self, to: Watermark, outputs: &mut Vec<OutputRecord>) -> bool {
