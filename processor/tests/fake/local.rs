@@ -1,0 +1,105 @@
+//! What a process has for itself: a disk, a clock, and somebody who writes down its events.
+
+use super::World;
+use bytes::Bytes;
+use processor::io::{BucketKey, Clock, StateBatch, StateError, StateFile, StateStore};
+use processor::state::MemoryStateStore;
+use processor::units::PartitionId;
+use processor::worker::{Observer, WorkerEvent};
+use std::time::Duration;
+
+/// A memory store whose disk may fail. It dies with its process.
+pub struct FakeState {
+    world: World,
+    memory: MemoryStateStore,
+}
+
+impl FakeState {
+    pub fn new(world: &World) -> FakeState {
+        FakeState {
+            world: world.clone(),
+            memory: MemoryStateStore::default(),
+        }
+    }
+
+    fn disk(&self, call: &str) -> Result<(), StateError> {
+        match self.world.lock().call_fails(call) {
+            Some(_) => Err(StateError("No space left on device".into())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StateStore for FakeState {
+    fn apply(&mut self, partition: PartitionId, batch: StateBatch) -> Result<(), StateError> {
+        self.disk("state.apply")?;
+        self.memory.apply(partition, batch)
+    }
+
+    fn read(&mut self, partition: PartitionId) -> Result<Vec<(BucketKey, Bytes)>, StateError> {
+        self.disk("state.read")?;
+        self.memory.read(partition)
+    }
+
+    fn checkpoint(&mut self, partition: PartitionId) -> Result<Vec<StateFile>, StateError> {
+        self.disk("state.checkpoint")?;
+        self.memory.checkpoint(partition)
+    }
+
+    fn restore(&mut self, partition: PartitionId, files: Vec<StateFile>) -> Result<(), StateError> {
+        self.disk("state.restore")?;
+        self.memory.restore(partition, files)
+    }
+
+    fn drop_partition(&mut self, partition: PartitionId) -> Result<(), StateError> {
+        self.disk("state.drop_partition")?;
+        self.memory.drop_partition(partition)
+    }
+}
+
+pub struct FakeClock(World);
+
+impl FakeClock {
+    pub fn new(world: &World) -> FakeClock {
+        FakeClock(world.clone())
+    }
+}
+
+impl Clock for FakeClock {
+    fn unix_ms(&self) -> i64 {
+        self.0.lock().unix_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.lock().now_ms)
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let ms = u64::try_from(duration.as_millis()).expect("sleeps are short");
+        {
+            let mut inner = self.0.lock();
+            if !inner.is_dead {
+                inner.journal.push(format!("sleep {ms}"));
+                inner.now_ms += ms;
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// Writes events into the world's journal.
+pub struct Journalist(World);
+
+impl Journalist {
+    pub fn new(world: &World) -> Journalist {
+        Journalist(world.clone())
+    }
+}
+
+impl Observer for Journalist {
+    fn observe(&self, event: &WorkerEvent<'_>) {
+        let line = format!("event {event:?}");
+        self.0.lock().journal.push(line);
+    }
+}
