@@ -1,15 +1,15 @@
 //! Every broken promise is noticed, and by the property that it breaks.
 //!
 //! A faithful processor runs in worlds where one adapter or broker breaks one promise
-//! ([`Sabotage`]). Storm seeds are played until a checker accuses; the table that the last test
+//! ([`Sabotage`]). Seeds (mostly of the storm) are played until a checker accuses; the table that the last test
 //! prints (`--nocapture`) tells which one did, and after how many seeds.
 
-use properties::Property;
+use properties::{Property, Verdicts};
 use scenarios::catalog;
 use scenarios::runner::{Order, RunError, play};
 use sim::sabotage::Sabotage;
 
-/// Storms played before a sabotage counts as unnoticed.
+/// Seeds played before a sabotage counts as unnoticed.
 const SEEDS_MAX: u64 = 400;
 
 /// The property that this sabotage breaks first of all.
@@ -23,16 +23,32 @@ fn broken(sabotage: Sabotage) -> Property {
         | Sabotage::CommitsDisowned
         | Sabotage::AbortedShown => Property::ExactlyOnceOut,
         Sabotage::OutputsSwapped => Property::Order,
-        Sabotage::WatermarkBack | Sabotage::ClockAhead => Property::Causality,
+        Sabotage::WatermarkBack | Sabotage::ClockAhead | Sabotage::BacklogCalledIdle => {
+            Property::Causality
+        }
         Sabotage::FencedAccepted => Property::Fencing,
         Sabotage::HiddenInput => Property::Determinism,
     }
 }
 
-/// What the checkers say of one sabotaged storm; empty when they accuse nobody.
+/// The scenario in which this promise matters.
+fn scenario(sabotage: Sabotage) -> &'static str {
+    match sabotage {
+        Sabotage::BacklogCalledIdle => "backlog",
+        _ => "storm",
+    }
+}
+
+/// The properties that the checkers find broken in one sabotaged run; empty when they accuse nobody.
 fn accused(sabotage: Sabotage, seed: u64) -> Vec<Property> {
-    let plan = catalog::find("storm")
-        .and_then(|storm| storm.resolve(seed))
+    let verdicts = judged(sabotage, seed);
+    verdicts.map_or_else(Vec::new, |verdicts| verdicts.failed())
+}
+
+/// What the checkers say of one sabotaged run; `None` when it had no end to judge.
+fn judged(sabotage: Sabotage, seed: u64) -> Option<Verdicts> {
+    let plan = catalog::find(scenario(sabotage))
+        .and_then(|scenario| scenario.resolve(seed))
         .unwrap_or_else(|e| panic!("{e}"));
     let order = Order {
         plan: &plan,
@@ -44,10 +60,10 @@ fn accused(sabotage: Sabotage, seed: u64) -> Vec<Property> {
         replay: "",
     };
     match play(&order) {
-        Ok(played) => played.report.verdicts.failed(),
+        Ok(played) => Some(played.report.verdicts),
         // The worker's own assertion saw it: a broken invariant is an accusation too, but not a
         // checker's.
-        Err(RunError::Panicked(_)) => Vec::new(),
+        Err(RunError::Panicked(_)) => None,
         Err(e) => panic!("{sabotage} seed {seed}: {e}"),
     }
 }
@@ -70,6 +86,16 @@ fn every_sabotage_is_caught_by_the_property_that_it_breaks() {
         }
     }
     assert!(unnoticed.is_empty(), "not caught: {unnoticed:?}");
+}
+
+#[test]
+fn a_backlog_called_idle_is_accused_of_exactly_that() {
+    let verdicts = judged(Sabotage::BacklogCalledIdle, 0).expect("it is played to its end");
+    assert_eq!(verdicts.failed(), [Property::Causality]);
+    for violation in verdicts.violations() {
+        let why = &violation.message;
+        assert!(why.contains("an unread backlog is not idleness"), "{why}");
+    }
 }
 
 #[test]

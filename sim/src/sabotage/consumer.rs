@@ -1,5 +1,6 @@
 //! A consumer that breaks a promise.
 
+use super::slow::SlowFetches;
 use super::{Sabotage, Saboteur};
 use bytes::Bytes;
 use processor::io::{
@@ -14,6 +15,7 @@ pub struct SabotagedConsumer<C> {
     inner: C,
     saboteur: Saboteur,
     stalled: Option<PartitionId>,
+    slow: SlowFetches,
 }
 
 impl<C> SabotagedConsumer<C> {
@@ -22,10 +24,20 @@ impl<C> SabotagedConsumer<C> {
             inner,
             saboteur,
             stalled: None,
+            slow: SlowFetches::default(),
         }
     }
 
     fn tamper(&mut self, polled: Polled) -> Polled {
+        if let Polled::EndOfPartition {
+            partition,
+            position,
+        } = polled
+            && self.slow.is_slow(partition)
+        {
+            self.slow.end_after(partition, position);
+            return Polled::TimedOut;
+        }
         let Polled::Records {
             partition,
             mut records,
@@ -49,6 +61,24 @@ impl<C> SabotagedConsumer<C> {
         if records.is_empty() {
             return Polled::TimedOut;
         }
+        if self.saboteur.is(Sabotage::BacklogCalledIdle) {
+            return self.slow_down(partition, records);
+        }
+        Polled::Records { partition, records }
+    }
+
+    /// The second half of some fetches takes long, and that is called the end of the log.
+    fn slow_down(&mut self, partition: PartitionId, records: Vec<ConsumedRecord>) -> Polled {
+        if self.slow.is_slow(partition) {
+            self.slow.follow(partition, records);
+            return Polled::TimedOut;
+        }
+        let mut records = records;
+        if records.len() > 1 && self.saboteur.strikes(Sabotage::BacklogCalledIdle, 3) {
+            let rest = records.split_off(records.len() / 2);
+            let end = records.last().expect("a half of two or more").offset.next();
+            self.slow.hold(partition, end, rest, self.saboteur.now_ms());
+        }
         Polled::Records { partition, records }
     }
 }
@@ -68,6 +98,9 @@ impl<C: Consumer> Consumer for SabotagedConsumer<C> {
     }
 
     async fn poll(&mut self, timeout: Duration) -> KafkaResult<Polled> {
+        if let Some(polled) = self.slow.next(self.saboteur.now_ms()) {
+            return Ok(polled);
+        }
         let polled = self.inner.poll(timeout).await?;
         Ok(self.tamper(polled))
     }
@@ -77,10 +110,12 @@ impl<C: Consumer> Consumer for SabotagedConsumer<C> {
     }
 
     fn release(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
+        self.slow.forget(partitions);
         self.inner.release(partitions)
     }
 
     fn start_at(&mut self, partition: PartitionId, offset: Offset) -> KafkaResult<()> {
+        self.slow.forget(&[partition]);
         self.inner.start_at(partition, offset)
     }
 
@@ -105,7 +140,10 @@ impl<C: Consumer> Consumer for SabotagedConsumer<C> {
         partition: PartitionId,
         timeout: Duration,
     ) -> KafkaResult<OffsetBounds> {
-        self.inner.bounds(partition, timeout).await
+        match self.slow.bounds(partition) {
+            Some(bounds) => Ok(bounds),
+            None => self.inner.bounds(partition, timeout).await,
+        }
     }
 
     async fn describe_topic(

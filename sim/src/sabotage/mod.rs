@@ -6,6 +6,7 @@
 
 mod consumer;
 mod producer;
+mod slow;
 mod stores;
 
 pub use consumer::SabotagedConsumer;
@@ -51,13 +52,16 @@ pub enum Sabotage {
     FencedAccepted,
     /// A reader is shown records of aborted transactions.
     AbortedShown,
+    /// The consumer takes slow fetching for silence: while records of a partition are on their way,
+    /// it says that the log ends at the last one that it has delivered.
+    BacklogCalledIdle,
     /// A process's name depends on what else this program has run.
     HiddenInput,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 14] = [
+    pub const ALL: [Sabotage; 15] = [
         Sabotage::RecordsLost,
         Sabotage::RecordsAltered,
         Sabotage::PartitionStalled,
@@ -71,6 +75,7 @@ impl Sabotage {
         Sabotage::ClockAhead,
         Sabotage::FencedAccepted,
         Sabotage::AbortedShown,
+        Sabotage::BacklogCalledIdle,
         Sabotage::HiddenInput,
     ];
 }
@@ -120,6 +125,11 @@ impl Saboteur {
         }
         let count = STARTS.fetch_add(1, Ordering::Relaxed);
         format!("{name}-{count}")
+    }
+
+    /// Virtual milliseconds.
+    fn now_ms(&self) -> u64 {
+        self.fabric.now().as_ms()
     }
 
     /// True when `kind` is this one's.

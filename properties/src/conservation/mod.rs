@@ -3,22 +3,17 @@
 //! Three witnesses: the dead-letter topic holds each refused record once, unaltered; the counts of
 //! the last revisions add up to the accepted events; the counters of every commit record agree.
 
+mod letter;
+
 use crate::Case;
-use crate::evidence::{Commit, Kind, Output, object_fields};
-use crate::history::TopicRecord;
+use crate::evidence::{Commit, Kind};
 use crate::moment::Moment;
-use crate::oracle::reading::correlation_text;
-use crate::oracle::{Fate, PartitionTruth, Refusal};
+use crate::oracle::{Fate, PartitionTruth};
 use crate::verdict::{Findings, Property};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use letter::Letter;
 use md5::{Digest, Md5};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-
-/// A dead letter may leave the original out only when it would not fit a message. The broker's limit
-/// is not known here, but no usable limit refuses less than this. Bytes of value and key.
-pub const POINTER_ORIGINAL_BYTES_MIN: usize = 256;
 
 /// Judges a case.
 #[must_use]
@@ -142,158 +137,6 @@ fn counters(truth: &PartitionTruth, commit: &Commit, findings: &mut Findings) {
     }
 }
 
-/// The content of a dead letter.
-struct Letter<'a> {
-    fields: BTreeMap<String, &'a str>,
-    partition: i32,
-    offset: i64,
-}
-
-impl<'a> Letter<'a> {
-    fn read(output: &Output<'a>) -> Result<Self, String> {
-        let value = output.record.value.as_deref().ok_or("the value is null")?;
-        let text = std::str::from_utf8(value).map_err(|_| "the value is not UTF-8".to_owned())?;
-        let mut letter = Letter {
-            fields: object_fields(text)?.into_iter().collect(),
-            partition: 0,
-            offset: 0,
-        };
-        letter.partition = letter.parsed("partition")?;
-        letter.offset = letter.parsed("offset")?;
-        Ok(letter)
-    }
-
-    fn parsed<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, String> {
-        let text = self
-            .fields
-            .get(name)
-            .ok_or_else(|| format!("field `{name}` is missing"))?;
-        serde_json::from_str(text).map_err(|error| format!("field `{name}` is {text}: {error}"))
-    }
-
-    fn equal<T>(&self, name: &str, expected: T) -> Result<(), String>
-    where
-        T: serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
-    {
-        let found: T = self.parsed(name)?;
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!(
-                "field `{name}` is {found:?}, expected {expected:?}"
-            ))
-        }
-    }
-
-    /// Compares it with the record that it points to.
-    fn holds(&self, case: &Case<'_>, output: &Output<'_>) -> Result<(), String> {
-        let history = case.history;
-        self.equal("topic", history.input_topic.clone())?;
-        let (partition, offset) = (self.partition, self.offset);
-        let key = |record: &TopicRecord| (record.partition, record.offset);
-        let Ok(at) = history
-            .input
-            .binary_search_by_key(&(partition, offset), key)
-        else {
-            return Err(format!(
-                "points to input partition {partition} offset {offset}, where there is no record"
-            ));
-        };
-        let source = &history.input[at];
-        if (output.source_partition, output.moment) != (partition, Moment::record(offset)) {
-            return Err(format!(
-                "points to input partition {partition} offset {offset}, but its headers name another cause"
-            ));
-        }
-        let refusal = match case.oracle.partition(partition).fate(offset) {
-            Some(Fate::Refused(refusal)) => refusal,
-            Some(fate) => return Err(format!("points to a record that is {fate}, not refused")),
-            None => return Err("points to no record".to_owned()),
-        };
-        self.describes(refusal, source, output, &history.input_topic)?;
-        self.keeps(source, output)
-    }
-
-    fn describes(
-        &self,
-        refusal: Refusal,
-        source: &TopicRecord,
-        output: &Output<'_>,
-        topic: &str,
-    ) -> Result<(), String> {
-        self.equal("error_type", refusal.name().to_owned())?;
-        self.equal("stage", refusal.stage().to_owned())?;
-        self.equal("timestamp", source.timestamp_ms)?;
-        self.parsed::<String>("message")?;
-        let text = correlation_text(source)
-            .unwrap_or_else(|| format!("{topic}_{}_{}", source.partition, source.offset));
-        let correlation_id = md5_hex(&text);
-        self.equal("correlation_id", correlation_id.clone())?;
-        if output.correlation_id != correlation_id {
-            return Err(format!(
-                "header `correlation-id` is {}, expected {correlation_id}",
-                output.correlation_id
-            ));
-        }
-        if output.record.timestamp_ms != source.timestamp_ms {
-            return Err(format!(
-                "its Kafka timestamp is {}, expected that of the record, {}",
-                output.record.timestamp_ms, source.timestamp_ms
-            ));
-        }
-        Ok(())
-    }
-
-    /// The original bytes are there, or are left out for their size.
-    fn keeps(&self, source: &TopicRecord, output: &Output<'_>) -> Result<(), String> {
-        let is_pointer = self.fields.contains_key("pointer");
-        let size = [&source.value, &source.key]
-            .iter()
-            .map(|bytes| bytes.as_ref().map_or(0, |bytes| bytes.len()))
-            .sum::<usize>();
-        if is_pointer && size >= POINTER_ORIGINAL_BYTES_MIN {
-            return Ok(());
-        }
-        if is_pointer {
-            return Err(format!("leaves out an original of only {size} bytes"));
-        }
-        if output.record.key != source.key {
-            return Err("its key is not that of the record it points to".to_owned());
-        }
-        self.keeps_bytes("original", source.value.as_deref())?;
-        self.keeps_bytes("key", source.key.as_deref())
-    }
-
-    fn keeps_bytes(&self, name: &str, expected: Option<&[u8]>) -> Result<(), String> {
-        let encoded_name = format!("{name}_base64");
-        let found = if self.fields.contains_key(&encoded_name) {
-            let encoded: String = self.parsed(&encoded_name)?;
-            Some(
-                BASE64
-                    .decode(encoded)
-                    .map_err(|error| format!("`{encoded_name}`: {error}"))?,
-            )
-        } else {
-            self.parsed::<Option<String>>(name)?.map(String::into_bytes)
-        };
-        if found.as_deref() == expected {
-            return Ok(());
-        }
-        let show = |bytes: Option<&[u8]>| match bytes {
-            Some(bytes) => format!(
-                "{:?}",
-                String::from_utf8_lossy(&bytes[..bytes.len().min(80)])
-            ),
-            None => "null".to_owned(),
-        };
-        Err(format!(
-            "`{name}` holds {}, the record has {}",
-            show(found.as_deref()),
-            show(expected)
-        ))
-    }
-}
-
 /// MD5 of a text as lower-case hex.
 #[must_use]
 pub fn md5_hex(text: &str) -> String {
@@ -308,7 +151,8 @@ pub fn md5_hex(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::evidence::Kind::{DeadLetter, Result};
-    use crate::truth::{failed, output, remove, set_commit, set_value, small};
+    use crate::history::TopicRecord;
+    use crate::truth::{failed, messages, output, remove, set_commit, set_value, small};
     use crate::verdict::Property::*;
 
     #[test]
@@ -355,13 +199,86 @@ mod tests {
     #[test]
     fn a_small_original_that_is_left_out_is_found() {
         let mut history = small();
-        let letter = output(&mut history, DeadLetter, 0);
-        set_value(
-            letter,
-            "\"original_base64\":\"//4=\"",
-            "\"original\":null,\"pointer\":true",
-        );
+        point(output(&mut history, DeadLetter, 0));
         assert_eq!(failed(&history), [Conservation]);
+        let found = messages(&history);
+        assert!(found.contains("leaves out the original"), "{found}");
+        // Where messages must be smaller it is rightly left out.
+        history.rules.max_message_bytes = 1_200;
+        assert_eq!(messages(&history), "");
+    }
+
+    #[test]
+    fn a_small_key_that_is_left_out_is_found() {
+        let mut history = small();
+        history.rules.max_message_bytes = 1_250;
+        let letter = output(&mut history, DeadLetter, 1);
+        let keyless = |letter: &mut TopicRecord| {
+            set_value(letter, "\"key\":\"key\"", "\"key\":null");
+            letter.key = None;
+        };
+        point(letter);
+        keyless(letter);
+        assert_eq!(failed(&history), [Conservation]);
+        let found = messages(&history);
+        assert!(found.contains("leaves out the key"), "{found}");
+        history.rules.max_message_bytes = 1_200;
+        assert_eq!(messages(&history), "");
+        // A letter in full never leaves it out.
+        let mut history = small();
+        keyless(output(&mut history, DeadLetter, 1));
+        assert_eq!(failed(&history), [Conservation]);
+    }
+
+    #[test]
+    fn a_pointer_that_is_not_exactly_one_is_found() {
+        for (from, to) in [
+            ("\"pointer\":true", "\"pointer\":false"),
+            ("\"pointer\":true", "\"pointer\":null"),
+            ("\"pointer\":true", "\"pointer\":true,\"pointer\":true"),
+            ("\"original\":null", "\"original\":\"\""),
+        ] {
+            let mut history = small();
+            history.rules.max_message_bytes = 1_200;
+            let letter = output(&mut history, DeadLetter, 0);
+            point(letter);
+            set_value(letter, from, to);
+            assert_eq!(failed(&history), [Conservation], "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn fields_that_are_more_or_others_or_twice_are_found() {
+        for (from, to) in [
+            ("\"stage\":", "\"more\":1,\"stage\":"),
+            ("\"message\":\"no\",", ""),
+            ("\"message\":\"no\"", "\"message\":null"),
+            (
+                "\"message\":\"no\"",
+                "\"message\":\"yes\",\"message\":\"no\"",
+            ),
+            (
+                "\"partition\":0,\"offset\":16",
+                "\"offset\":16,\"partition\":0",
+            ),
+            ("\"key\":\"key\"", "\"key_base64\":\"a2V5\""),
+            ("\"key\":\"key\"", "\"key\":\"key\",\"key\":\"key\""),
+        ] {
+            let mut history = small();
+            set_value(output(&mut history, DeadLetter, 1), from, to);
+            assert_eq!(failed(&history), [Conservation], "{from} -> {to}");
+        }
+    }
+
+    /// Leaves the original out.
+    fn point(letter: &mut TopicRecord) {
+        let value = letter.value.as_deref().unwrap_or_default();
+        let text = String::from_utf8(value.to_vec()).expect("letters are text");
+        let from = text.find(",\"original").expect("it has one");
+        let until = text.find(",\"key\"").expect("it has one");
+        let left_out = format!("{},\"original\":null{}", &text[..from], &text[until..]);
+        let pointer = format!("{},\"pointer\":true}}", left_out.trim_end_matches('}'));
+        letter.value = Some(bytes::Bytes::from(pointer));
     }
 
     #[test]
