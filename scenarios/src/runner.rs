@@ -1,7 +1,7 @@
 //! One seed, played and judged.
 //!
 //! Comes in: a plan, and perhaps real input. Goes out: a [`Played`]: report, history, trace.
-//! Here and nowhere else the scenarios meet the world: [`in_the_world`].
+//! Here and nowhere else the scenarios meet the world.
 
 use crate::grants;
 use crate::input::{Input, InputError, InputLine, Lines};
@@ -259,7 +259,44 @@ impl From<PlayError> for RunError {
 
 #[cfg(test)]
 mod tests {
-    use super::price;
+    use super::{Order, play, price};
+    use crate::catalog;
+    use properties::{Property, Verdict};
+    use sim::plan::Plan;
+
+    #[test]
+    fn a_run_that_is_cut_short_shows_open_transactions_and_is_not_judged_for_them() {
+        let calm = catalog::find("calm").and_then(|calm| calm.resolve(0));
+        let mut plan = Plan {
+            settle_ms: 1,
+            ..calm.expect("resolves")
+        };
+        let mut stuck = 0;
+        for cut in 0..20 {
+            plan.active_ms = 90_000 + cut * 37;
+            let order = Order {
+                plan: &plan,
+                expect: &[],
+                input: None,
+                trace: false,
+                twice: false,
+                sabotage: None,
+                replay: "",
+            };
+            let played = play(&order).expect("it is played");
+            let verdicts = &played.report.verdicts;
+            assert_eq!(verdicts.failed(), [], "{:?}", verdicts);
+            let liveness = verdicts.get(Property::Liveness);
+            assert!(matches!(liveness, Some(Verdict::NotJudged { .. })));
+            let ended_at_ms = plan.start_unix_ms + 90_001 + i64::try_from(cut * 37).unwrap_or(0);
+            assert_eq!(played.history.ended_at_ms, Some(ended_at_ms));
+            let partitions = plan.topology.input_partitions as usize;
+            let ends = played.history.input_ends.map(|ends| ends.len());
+            assert_eq!(ends, Some(partitions));
+            stuck += played.history.stuck.len();
+        }
+        assert!(stuck > 0, "no transaction was open at any of these moments");
+    }
 
     #[test]
     fn prices_are_exact_decimals() {
