@@ -5,6 +5,7 @@ mod fake;
 
 use fake::{Fault, Inner, P0, Step, World, act, assign, config, header};
 use processor::io::ErrorClass;
+use processor::worker::WorkerError;
 
 /// An idle timeout of 1 s. The window of minute 0 ends 50 s after a run begins, and the watermark
 /// is 5 s behind: it may be closed from 55 s on.
@@ -151,7 +152,8 @@ fn a_failed_question_for_the_end_is_no_answer() {
 fn a_partition_that_was_never_committed_is_not_forced() {
     let world = three_events();
     world.lock().never_in_group = true;
-    world.run_well(&config(QUICK), wait(300_000));
+    let error = world.run(&config(QUICK), wait(300_000)).error();
+    assert!(matches!(error, WorkerError::DrainIncomplete(P0)), "{error}");
     assert_eq!(forced(&world), 0);
     assert_eq!(world.count("put"), 0);
 }
@@ -210,7 +212,8 @@ fn a_partition_in_replay_is_not_forced() {
     script.push(Step::Crash);
     world.run(&config("checkpoint = { interval_ms = 60000 }"), script);
     world.lock().logs.get_mut(&P0).expect("a log").fetchable = 1;
-    world.run_well(&config(QUICK), wait(300_000));
+    let error = world.run(&config(QUICK), wait(300_000)).error();
+    assert!(matches!(error, WorkerError::DrainIncomplete(P0)), "{error}");
     assert_eq!(forced(&world), 0);
     assert_eq!(world.committed_offset(P0), Some(3));
 }
