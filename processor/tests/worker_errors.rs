@@ -9,7 +9,7 @@ use fake::{
 };
 use processor::io::{ConsumedRecord, ErrorClass, Polled};
 use processor::units::{LogTimeMs, Offset};
-use processor::worker::{CommitRecordError, Refusal, WorkerError};
+use processor::worker::{CommitRecordError, Refusal, Worker, WorkerError};
 
 fn stopped() -> World {
     let world = World::with_events(20);
@@ -237,9 +237,7 @@ fn a_transaction_that_was_torn_is_an_error_not_a_panic() {
 fn being_fenced_again_and_again_names_the_ordinal() {
     let world = World::with_events(20);
     world.fail("commit_transaction", 9, ErrorClass::Fenced);
-    // The first mark, at the take-over, succeeds.
-    world.meet("commit_mark", 1, Fault::fails(ErrorClass::Fenced));
-    world.fail("commit_mark", 30, ErrorClass::Fenced);
+    // Marks succeed between them: that is no sign that the ordinal is ours alone.
     let mut script = reading();
     script.push(Step::Wait(20_000));
     let error = world.run(&config(""), script).error();
@@ -389,4 +387,16 @@ fn a_release_that_fails_is_only_told() {
     script.push(fake::revoke(&[P0]));
     world.run_well(&config(""), script);
     assert_eq!(world.count("event Retrying"), 1);
+}
+
+#[test]
+fn a_name_that_commit_records_cannot_carry_is_refused_before_the_start() {
+    for name in ["", "a b", "naïve", &"x".repeat(41)] {
+        let world = World::with_events(1);
+        let parts = world.parts(name);
+        let refused = Worker::new(config(""), parts).err();
+        let error = refused.expect("the name is refused");
+        assert!(matches!(error, WorkerError::Incarnation(_)), "{error}");
+        assert!(error.to_string().contains("1 to 40"), "{error}");
+    }
 }

@@ -15,6 +15,9 @@ pub enum WorkerError {
     /// The local state store failed.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The process was given a name that commit records cannot carry.
+    #[error("incarnation `{0}`: give 1 to 40 letters, digits or dashes")]
+    Incarnation(String),
     /// Fenced again and again.
     #[error(
         "the transactional.id `{0}` is used by another process: give every worker its own worker.ordinal"
@@ -58,6 +61,16 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// True when `recovery.accept_reset_partitions` answers it. A changed configuration has a way out that
+    /// loses nothing.
+    #[must_use]
+    pub fn can_be_accepted(&self) -> bool {
+        match self {
+            WorkerError::Refused { reason, .. } => !matches!(reason, Refusal::Fingerprint { .. }),
+            _ => false,
+        }
+    }
+
     /// True when a restart without a decision of the operator cannot help.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

@@ -42,6 +42,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// Longest name of a process.
+const INCARNATION_LENGTH_MAX: usize = 40;
 /// A restore that had to be postponed is tried again after this long.
 const RESTORE_RETRY: Duration = Duration::from_secs(1);
 /// How long a leader may take to tell where a partition begins and ends.
@@ -134,6 +136,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         config: Arc<ProcessorConfig>,
         mut parts: Parts<K, S, C, O>,
     ) -> Result<Self, WorkerError> {
+        let name = &parts.incarnation;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if !(1..=INCARNATION_LENGTH_MAX).contains(&name.len()) || !name.chars().all(is_plain) {
+            return Err(WorkerError::Incarnation(name.clone()));
+        }
         let consumer = parts.kafka.consumer(&config.kafka.group_id)?;
         let now = parts.clock.monotonic();
         Ok(Worker {
@@ -254,7 +261,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         match recovered {
             Ok(true) => self.tell_recovered(partition),
             Ok(false) => {}
-            Err(error) if error.is_refusal() && self.accepts_reset(partition) => {
+            Err(error) if error.can_be_accepted() && self.accepts_reset(partition) => {
                 self.given_up.insert(partition);
                 self.set_back(partition)?;
             }

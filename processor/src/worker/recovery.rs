@@ -133,7 +133,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             Err(reason) => Err(WorkerError::Refused { partition, reason }),
         };
         match resumed {
-            Err(error) if error.is_refusal() && accepted => {
+            Err(error) if error.can_be_accepted() && accepted => {
                 self.begin_fresh(partition, start, Some(found), true).await
             }
             resumed => resumed,

@@ -87,17 +87,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         group: &K::GroupMetadata,
     ) -> Result<Ending, WorkerError> {
         let error = match self.try_transact(partitions, offsets, group).await {
-            Ok(()) => {
-                self.fenced_in_a_row = 0;
-                return Ok(Ending::Committed);
-            }
+            Ok(()) => return Ok(Ending::Committed),
             Err(error) => error,
         };
         // With requests of this transaction under way, an abort under the same epoch would let them
         // arrive after it. A new producer's epoch fences them.
         let tainted = self.producer.as_ref().is_none_or(|p| p.is_tainted());
         if error.class != ErrorClass::RequiresAbort || tainted {
-            return self.abandon_producer(&error);
+            // A mark is cut off by a timeout as easily as by a second process: it proves nothing.
+            if error.class == ErrorClass::Fenced && !partitions.is_empty() {
+                self.count_fence()?;
+            }
+            return Ok(self.abandon_producer(&error));
         }
         self.observer.observe(&WorkerEvent::Aborted(&error));
         loop {
@@ -111,21 +112,23 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                     self.observer.observe(&WorkerEvent::Retrying(&error));
                     self.clock.sleep(RETRY_PAUSE).await;
                 }
-                Err(error) => return self.abandon_producer(&error),
+                Err(error) => return Ok(self.abandon_producer(&error)),
             }
         }
     }
 
-    fn abandon_producer(&mut self, error: &KafkaError) -> Result<Ending, WorkerError> {
-        if error.class == ErrorClass::Fenced {
-            self.fenced_in_a_row += 1;
-            if self.fenced_in_a_row > FENCES_IN_A_ROW_MAX {
-                return Err(WorkerError::FencedRepeatedly(self.transactional_id()));
-            }
+    fn count_fence(&mut self) -> Result<(), WorkerError> {
+        self.fenced_in_a_row += 1;
+        if self.fenced_in_a_row > FENCES_IN_A_ROW_MAX {
+            return Err(WorkerError::FencedRepeatedly(self.transactional_id()));
         }
+        Ok(())
+    }
+
+    fn abandon_producer(&mut self, error: &KafkaError) -> Ending {
         self.observer.observe(&WorkerEvent::Retrying(error));
         self.producer = None;
-        Ok(Ending::Unresolved)
+        Ending::Unresolved
     }
 
     /// The transaction itself. Retriable errors are retried with the same call and arguments; a
@@ -175,6 +178,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     /// The outputs of these attempts are committed: they need not be kept.
     fn acknowledge(&mut self, attempts: Vec<Attempt>) -> Result<(), WorkerError> {
+        self.fenced_in_a_row = 0;
         self.aborts_in_a_row = 0;
         let mut outputs = 0;
         let partitions = attempts.len();

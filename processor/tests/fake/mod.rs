@@ -510,6 +510,18 @@ impl World {
         self.lock().fail(call, times, class);
     }
 
+    /// What a start of the process is built from.
+    pub fn parts(&self, incarnation: &str) -> Parts<FakeKafka, FakeState, FakeClock, Journalist> {
+        Parts {
+            kafka: FakeKafka::new(self),
+            state: FakeState::new(self),
+            objects: Arc::new(FakeObjects::new(self)),
+            clock: FakeClock::new(self),
+            observer: Journalist::new(self),
+            incarnation: incarnation.to_owned(),
+        }
+    }
+
     /// Starts a process, plays `script`, and returns how the process ended. Promises must have held.
     pub fn run(
         &self,
@@ -530,15 +542,8 @@ impl World {
             inner.journal.push(start);
             (format!("run-{}", inner.starts), inner.stop.clone())
         };
-        let parts = Parts {
-            kafka: FakeKafka::new(self),
-            state: FakeState::new(self),
-            objects: Arc::new(FakeObjects::new(self)),
-            clock: FakeClock::new(self),
-            observer: Journalist::new(self),
-            incarnation,
-        };
-        let worker = Worker::new(Arc::clone(config), parts).expect("clients are created");
+        let worker =
+            Worker::new(Arc::clone(config), self.parts(&incarnation)).expect("clients are created");
         let exit = match worker.run(stop).now_or_never() {
             None => Exit::Crashed,
             Some(Ok(())) => Exit::Stopped,
