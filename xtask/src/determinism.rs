@@ -16,7 +16,7 @@ const ROOMS: [&str; 6] = [
 ];
 
 /// What is searched for, and what to use instead.
-const FORBIDDEN: [(&str, &str); 8] = [
+const FORBIDDEN: [(&str, &str); 7] = [
     (
         "Instant::now",
         "ask the Clock trait, or the time of the fabric",
@@ -30,10 +30,6 @@ const FORBIDDEN: [(&str, &str); 8] = [
     ("rand::", "draw by sim::draw"),
     ("HashMap", "use BTreeMap"),
     ("HashSet", "use BTreeSet"),
-    (
-        "select!",
-        "use futures_util::future::select, which looks at its first future first",
-    ),
 ];
 
 /// What allows a line.
