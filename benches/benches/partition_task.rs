@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 /// Ids that are live while measuring.
-const LIVE_IDS: usize = 1_000_000;
+const LIVE_IDS: usize = 1_020_000;
 /// Events between measurements of time.
 const CHUNK_EVENTS: usize = 20_000;
 /// 2013-10-07 08:00 UTC.
