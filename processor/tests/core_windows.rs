@@ -295,7 +295,7 @@ fn identity_by_content_ignores_ids_and_number_forms() {
 }
 
 #[test]
-fn a_forced_advance_fires_and_drops_like_an_event_would() {
+fn a_forced_advance_emits_like_an_event_would() {
     let mut partition = Partition::new(RULES);
     partition.feed(tick("1", "1", 1));
     assert_eq!(
@@ -326,6 +326,26 @@ fn a_forced_advance_fires_and_drops_like_an_event_would() {
     // The log's own watermark does not move it back.
     partition.feed(tick("61", "1", 1));
     assert_eq!(partition.task.watermark(), watermark(120_000));
+}
+
+#[test]
+fn a_forced_advance_closes_a_window_for_good_only_when_a_record_confirms_it() {
+    let mut partition = Partition::new(RULES);
+    let at = |ms: i64| LogTimeMs(T0 * 1000 + ms);
+    partition.kafka_timestamp = at(1_000);
+    partition.feed(tick("1", "1", 1));
+    // By the clock it is 205 s; the window's end plus its lateness is 120 s.
+    let outputs = partition.force(watermark(200_000)).expect("it moves");
+    assert_eq!(results(&outputs), [amzn(0, 1, 0)]);
+    // Stored before that, and hidden until now by replication: a correction.
+    partition.kafka_timestamp = at(124_999);
+    let outputs = partition.feed(tick("2", "1", 1));
+    assert_eq!(results(&outputs), [amzn(0, 2, 1)]);
+    // Stored when the window was closed: too late, and so is whatever follows.
+    partition.kafka_timestamp = at(125_000);
+    assert_eq!(partition.reject(tick("3", "1", 1)).0, "too_late");
+    partition.kafka_timestamp = at(1_000);
+    assert_eq!(partition.reject(tick("4", "1", 1)).0, "too_late");
 }
 
 #[test]

@@ -33,6 +33,7 @@ use process::WorkerProcess;
 use processor::config::{self, ProcessorConfig};
 use processor::worker::{StopSignal, WorkerError};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use workload::Sending;
 
 /// A supervisor starts a worker that ended with an error again after this long.
@@ -235,6 +236,7 @@ impl World {
         loop {
             self.fabric.settle().await;
             self.bury_exited();
+            self.advance_clock();
             match self.fabric.step() {
                 Step::Done => {}
                 Step::Idle => return,
@@ -246,6 +248,15 @@ impl World {
                     Control::End => return,
                 },
             }
+        }
+    }
+
+    /// madsim's virtual time goes along with the fabric's, so that whatever waits on either sees one
+    /// time.
+    fn advance_clock(&self) {
+        if let Some(next) = self.fabric.next_event_at() {
+            let step_us = next.since(self.fabric.now()).0;
+            madsim::time::advance(Duration::from_micros(step_us));
         }
     }
 

@@ -324,18 +324,3 @@ fn many_seeds_of_trouble() {
         survives(seed);
     }
 }
-
-#[test]
-#[ignore = "long: to measure the CPU time of ten thousand virtual seconds with a transaction each"]
-fn steady_load() {
-    let mut world = World::new();
-    let mut ledger = Ledger::default();
-    let mut producer = world.try_init();
-    let end = Micros::from_ms(10_000_000);
-    while world.now < end {
-        world.transaction(&mut producer, "t", true, &mut ledger);
-        world.run(900);
-    }
-    assert!(ledger.unknown.is_empty());
-    println!("{} messages", world.messages);
-}
