@@ -303,7 +303,11 @@ impl Consumer for FakeConsumer {
                 (true, false) => inner.committed.get(&tp.partition).cloned(),
                 (true, true) => inner.remembered.get(&tp.partition).cloned(),
                 (false, false) => inner.marks.get(tp).cloned(),
-                (false, true) => None,
+                // It remembers a mark too: an older one of the same worker.
+                (false, true) => Some(CommittedOffset {
+                    offset: Offset(0),
+                    metadata: "mark 0 of run-1".into(),
+                }),
             };
             Ok(partitions.iter().map(answer).collect())
         })
