@@ -7,6 +7,12 @@
 //! Never here: anything that knows of a simulator, and any clock, randomness or hash order that
 //! does not come through [`io`].
 
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "production adapters: real time, real threads, a real operating system"
+)]
+pub mod adapters;
 pub mod config;
 pub mod core;
 pub mod io;

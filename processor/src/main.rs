@@ -1,0 +1,3 @@
+//! The binary `processor`.
+
+fn main() {}
