@@ -180,7 +180,7 @@ impl Checkpoints {
     }
 
     /// Stores a snapshot, the `number`-th of this process: first its new files, then its manifest. Files that `previous` has are not
-    /// uploaded again. Returns the snapshot and the number of files uploaded.
+    /// uploaded again. Returns the snapshot, and how many files and bytes were uploaded.
     ///
     /// # Errors
     /// The object store's; then the snapshot does not count, whatever of it was stored.
@@ -189,19 +189,20 @@ impl Checkpoints {
         content: SnapshotContent,
         number: u64,
         previous: Option<&Snapshot>,
-    ) -> object_store::Result<(Snapshot, usize)> {
+    ) -> object_store::Result<(Snapshot, usize, usize)> {
         let id = format!(
             "{:020}-{}-{}-{}",
             content.at.0, self.term, self.owner, number
         );
         let mut paths = BTreeMap::new();
-        let mut uploaded = 0;
+        let (mut uploaded, mut uploaded_bytes) = (0, 0);
         for file in content.files {
             let known = previous.and_then(|snapshot| snapshot.files.get(&file.name));
             let path = match known {
                 Some(path) => path.clone(),
                 None => {
                     uploaded += 1;
+                    uploaded_bytes += file.content.len();
                     self.upload(&file).await?
                 }
             };
@@ -235,7 +236,7 @@ impl Checkpoints {
             at: content.at,
             files: paths,
         };
-        Ok((snapshot, uploaded))
+        Ok((snapshot, uploaded, uploaded_bytes))
     }
 
     async fn upload(&self, file: &StateFile) -> object_store::Result<String> {

@@ -23,7 +23,7 @@ mod transaction;
 pub use checkpoint::{MANIFEST_VERSION, Manifest, ManifestFile};
 pub use commit_record::{CommitRecord, CommitRecordError, METADATA_BYTES_MAX, VERSION};
 pub use error::{Refusal, WorkerError};
-pub use observer::{Observer, WorkerEvent};
+pub use observer::{Observer, Rebalance, WorkerEvent};
 
 use crate::config::ProcessorConfig;
 use crate::core::CoreConfig;
@@ -208,6 +208,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// After each poll whose result is handled next: what it brought is committed under this identity.
     fn note_poll(&mut self) {
         self.last_poll_at = self.clock.monotonic();
+        self.observer.observe(&WorkerEvent::Polled);
         if let Some(group) = self.consumer.group_metadata() {
             self.group = Some(group);
         }
@@ -222,7 +223,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             } => self.reach_end(partition, position),
             Polled::Assigned(partitions) => self.take_over(partitions).await,
             Polled::Revoked(partitions) => self.give_back(&partitions).await,
-            Polled::Lost(partitions) => self.forget(&partitions, false),
+            Polled::Lost(partitions) => self.lose(&partitions),
             Polled::TimedOut => Ok(()),
         }
     }
@@ -327,6 +328,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             self.observer.observe(&WorkerEvent::Retrying(&error));
             return Ok(()); // lost again; the event is on its way
         }
+        self.tell_rebalanced(Rebalance::Assigned, &partitions);
         let now = self.clock.monotonic();
         for partition in partitions {
             self.waiting.insert(partition, now);
@@ -336,8 +338,20 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     /// Gives partitions back in time: commits, then releases.
     async fn give_back(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
+        self.tell_rebalanced(Rebalance::Revoked, partitions);
         self.commit().await?;
         self.forget(partitions, true)
+    }
+
+    /// Gives up partitions that are lost already: nothing of them is committed any more.
+    fn lose(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
+        self.tell_rebalanced(Rebalance::Lost, partitions);
+        self.forget(partitions, false)
+    }
+
+    fn tell_rebalanced(&self, kind: Rebalance, partitions: &[PartitionId]) {
+        self.observer
+            .observe(&WorkerEvent::Rebalanced { kind, partitions });
     }
 
     /// Drops everything about partitions that is not committed.
@@ -384,6 +398,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         let polled = self.consumer.poll(Duration::ZERO).await?;
         self.last_poll_at = self.clock.monotonic();
+        self.observer.observe(&WorkerEvent::Polled);
         if polled != Polled::TimedOut {
             self.deferred.push_back(polled);
         }
@@ -481,7 +496,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         while let Some(polled) = self.deferred.pop_front() {
             match polled {
                 Polled::Revoked(partitions) => self.give_back(&partitions).await?,
-                Polled::Lost(partitions) => self.forget(&partitions, false)?,
+                Polled::Lost(partitions) => self.lose(&partitions)?,
                 Polled::Assigned(_)
                 | Polled::Records { .. }
                 | Polled::EndOfPartition { .. }

@@ -1,11 +1,33 @@
 //! What a worker tells of itself, for logs and metrics.
 
+use crate::core::{Counters, OutputRecord};
 use crate::io::KafkaError;
 use crate::units::{Offset, PartitionId, Watermark};
+use std::time::Duration;
+
+/// What a rebalance did with partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebalance {
+    /// This member got them; their recovery begins.
+    Assigned,
+    /// They were taken back in time.
+    Revoked,
+    /// They were already lost.
+    Lost,
+}
 
 /// Something worth a log line or a metric.
 #[derive(Debug)]
 pub enum WorkerEvent<'a> {
+    /// The worker has polled: once a poll, so it must be cheap to take.
+    Polled,
+    /// The group moved partitions.
+    Rebalanced {
+        /// What happened.
+        kind: Rebalance,
+        /// To which.
+        partitions: &'a [PartitionId],
+    },
     /// A partition was taken over and is being replayed (or goes on at once, if `from` = `to`).
     Recovering {
         /// Partition.
@@ -44,6 +66,24 @@ pub enum WorkerEvent<'a> {
         partitions: usize,
         /// Outputs in it.
         outputs: usize,
+        /// From the first to the last call of its commit, repetitions included.
+        took: Duration,
+    },
+    /// What a commit contained of one partition: once a partition and commit, before
+    /// [`WorkerEvent::Committed`].
+    Progress {
+        /// Partition.
+        partition: PartitionId,
+        /// This owner's term.
+        term: u64,
+        /// Committed offset.
+        committed: Offset,
+        /// Watermark at that offset.
+        watermark: Watermark,
+        /// What the commit added to the counters.
+        added: Counters,
+        /// The outputs that became visible with it.
+        outputs: &'a [OutputRecord],
     },
     /// A transaction was aborted; its outputs are kept and sent again.
     Aborted(&'a KafkaError),
@@ -65,6 +105,10 @@ pub enum WorkerEvent<'a> {
         at: Offset,
         /// Files uploaded now.
         uploaded: usize,
+        /// Their bytes.
+        uploaded_bytes: usize,
+        /// From the first write to the last.
+        took: Duration,
     },
     /// A snapshot failed; the older one stays.
     SnapshotFailed {

@@ -100,6 +100,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let Some(owned) = self.owned.get_mut(&partition) else {
             return Ok(());
         };
+        let began = self.clock.monotonic();
         let changes = owned.task.drain_changes();
         self.state.apply(partition, changes.batch)?;
         let content = SnapshotContent {
@@ -120,13 +121,15 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             return Ok(());
         };
         match stored {
-            Ok((snapshot, uploaded)) => {
+            Ok((snapshot, uploaded, uploaded_bytes)) => {
                 owned.snapshot = Some(snapshot);
                 owned.needs_snapshot = false;
                 self.observer.observe(&WorkerEvent::Snapshotted {
                     partition,
                     at,
                     uploaded,
+                    uploaded_bytes,
+                    took: self.clock.monotonic().saturating_sub(began),
                 });
             }
             Err(error) => self.observer.observe(&WorkerEvent::SnapshotFailed {

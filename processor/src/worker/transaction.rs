@@ -6,13 +6,14 @@ use super::observer::WorkerEvent;
 use super::partition::{Acknowledged, OwnedPartition};
 use super::{FENCES_IN_A_ROW_MAX, Observer, PENDING_BYTES_MAX, RETRY_PAUSE, Worker};
 use crate::config::ProcessorConfig;
-use crate::core::{Destination, OutputRecord};
+use crate::core::{Counters, Destination, OutputRecord};
 use crate::io::{
     Clock, CommittedOffset, Consumer, ErrorClass, Header, Kafka, KafkaError, OffsetAndMetadata,
     ProducerRecord, StateStore, TransactionalProducer,
 };
-use crate::units::PartitionId;
+use crate::units::{PartitionId, Watermark};
 use bytes::Bytes;
+use std::time::Duration;
 
 /// What one transaction says of one partition.
 pub(super) struct Attempt {
@@ -35,7 +36,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// Commits everything that is new. After it, outputs are either acknowledged, or still pending
     /// and certainly not visible, or their partition waits to be recovered from what is committed.
     pub(super) async fn commit(&mut self) -> Result<(), WorkerError> {
-        self.last_commit_at = self.clock.monotonic();
+        let began = self.clock.monotonic();
+        self.last_commit_at = began;
         let attempts: Vec<Attempt> = self
             .owned
             .values()
@@ -70,12 +72,12 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             })
             .collect();
         match self.transact(&partitions, &offsets, &group).await? {
-            Ending::Committed => self.acknowledge(attempts),
+            Ending::Committed => self.acknowledge(attempts, began),
             Ending::Aborted => {
                 self.aborts_in_a_row += 1;
                 Ok(())
             }
-            Ending::Unresolved => self.resolve(attempts).await,
+            Ending::Unresolved => self.resolve(attempts, began).await,
         }
     }
 
@@ -177,7 +179,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     }
 
     /// The outputs of these attempts are committed: they need not be kept.
-    fn acknowledge(&mut self, attempts: Vec<Attempt>) -> Result<(), WorkerError> {
+    fn acknowledge(&mut self, attempts: Vec<Attempt>, began: Duration) -> Result<(), WorkerError> {
         self.fenced_in_a_row = 0;
         self.aborts_in_a_row = 0;
         let mut outputs = 0;
@@ -187,6 +189,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 continue;
             };
             outputs += owned.pending.len();
+            self.observer.observe(&progress(owned, &attempt));
             owned.forget_pending();
             owned.name_snapshot(self.config.checkpoint.retain_count);
             owned.found = Some(attempt.committed.clone());
@@ -199,6 +202,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.observer.observe(&WorkerEvent::Committed {
             partitions,
             outputs,
+            took: self.clock.monotonic().saturating_sub(began),
         });
         Ok(())
     }
@@ -229,7 +233,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     /// Finds out whether a transaction was committed. A new producer with the same transactional id
     /// first: its InitProducerId ends whatever is still open, so that the answer is final.
-    async fn resolve(&mut self, attempts: Vec<Attempt>) -> Result<(), WorkerError> {
+    async fn resolve(
+        &mut self,
+        attempts: Vec<Attempt>,
+        began: Duration,
+    ) -> Result<(), WorkerError> {
         self.ensure_producer().await?;
         let partitions: Vec<PartitionId> = attempts.iter().map(|a| a.partition).collect();
         let Some(answer) = self.read_current(&partitions).await? else {
@@ -260,7 +268,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let committed = refuted == 0;
         self.observer.observe(&WorkerEvent::Resolved { committed });
         if !confirmed.is_empty() {
-            self.acknowledge(confirmed)?;
+            self.acknowledge(confirmed, began)?;
         }
         Ok(())
     }
@@ -315,6 +323,30 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.observer
             .observe(&WorkerEvent::ProducerReplaced { reason });
         Ok(())
+    }
+}
+
+/// What an acknowledged attempt has brought since the one before it.
+fn progress<'a>(owned: &'a OwnedPartition, attempt: &Attempt) -> WorkerEvent<'a> {
+    let before = owned
+        .acknowledged
+        .as_ref()
+        .map_or([0; 5], |acknowledged| acknowledged.record.counters);
+    let now = attempt.record.counters;
+    let added = |index: usize| now[index].saturating_sub(before[index]);
+    WorkerEvent::Progress {
+        partition: attempt.partition,
+        term: owned.ownership.term,
+        committed: attempt.committed.offset,
+        watermark: attempt.record.watermark.unwrap_or(Watermark::NONE),
+        added: Counters {
+            records: added(0),
+            accepted: added(1),
+            duplicates: added(2),
+            dead_letters: added(3),
+            results: added(4),
+        },
+        outputs: &owned.pending,
     }
 }
 

@@ -99,6 +99,10 @@ impl Journalist {
 
 impl Observer for Journalist {
     fn observe(&self, event: &WorkerEvent<'_>) {
+        // They come with every poll and commit, and say nothing that others do not.
+        if matches!(event, WorkerEvent::Polled | WorkerEvent::Progress { .. }) {
+            return;
+        }
         let line = format!("event {event:?}");
         self.0.lock().journal.push(line);
     }

@@ -67,13 +67,19 @@ struct TraceObserver {
 
 impl Observer for TraceObserver {
     fn observe(&self, event: &WorkerEvent<'_>) {
-        let (kind, text) = describe(event);
+        let Some((kind, text)) = describe(event) else {
+            return;
+        };
         self.fabric.note(self.host, kind, &text);
     }
 }
 
-fn describe(event: &WorkerEvent<'_>) -> (&'static str, String) {
-    match event {
+/// What the trace says of an event; nothing of those that come with every poll.
+fn describe(event: &WorkerEvent<'_>) -> Option<(&'static str, String)> {
+    let line = match event {
+        WorkerEvent::Polled | WorkerEvent::Progress { .. } | WorkerEvent::Rebalanced { .. } => {
+            return None;
+        }
         WorkerEvent::Recovering {
             partition,
             from,
@@ -96,6 +102,7 @@ fn describe(event: &WorkerEvent<'_>) -> (&'static str, String) {
         WorkerEvent::Committed {
             partitions,
             outputs,
+            ..
         } => (
             "committed",
             format!("{outputs} outputs of {partitions} partitions"),
@@ -114,6 +121,7 @@ fn describe(event: &WorkerEvent<'_>) -> (&'static str, String) {
             partition,
             at,
             uploaded,
+            ..
         } => (
             "snapshotted",
             format!("partition {partition} at {at}, {uploaded} new files"),
@@ -136,5 +144,6 @@ fn describe(event: &WorkerEvent<'_>) -> (&'static str, String) {
             format!("partition {partition}: {objects} objects"),
         ),
         WorkerEvent::Retrying(error) => ("retrying", error.to_string()),
-    }
+    };
+    Some(line)
 }
