@@ -60,7 +60,11 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
     for room in ROOMS {
         collect(&root.join(room), &mut files)?;
     }
-    files.retain(|path| !OUTSIDE.iter().any(|outside| path.starts_with(root.join(outside))));
+    files.retain(|path| {
+        !OUTSIDE
+            .iter()
+            .any(|outside| path.starts_with(root.join(outside)))
+    });
     files.sort();
     let mut found = 0;
     for path in &files {

@@ -1,0 +1,17 @@
+//! Servers on this machine that tests and trials run against: they are started, hurt and ended here.
+//!
+//! Comes in: the workspace's root. Goes out: a real Kafka cluster ([`kafka`]), its processes found
+//! again by anybody ([`process`]). Never here: what is sent to the servers.
+
+pub mod kafka;
+pub mod process;
+
+use std::path::PathBuf;
+
+/// The root of the workspace.
+#[must_use]
+pub fn root() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.pop();
+    path
+}
