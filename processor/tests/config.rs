@@ -1,6 +1,6 @@
 //! The configuration file: what it means, and what it says when it is wrong.
 
-use processor::config::{ProcessorConfig, RebalanceProtocol};
+use processor::config::{LogLevel, ProcessorConfig, RebalanceProtocol};
 use processor::core::Identity;
 
 const MINIMAL: &str = r#"
@@ -31,6 +31,8 @@ fn the_example_is_valid_and_holds_the_defaults() {
     assert_eq!(example.windows, minimal.windows);
     assert_eq!(example.validation, minimal.validation);
     assert_eq!(example.recovery, minimal.recovery);
+    assert_eq!(example.metrics, minimal.metrics);
+    assert_eq!(example.log, minimal.log);
     assert_eq!(example.reference.version, minimal.reference.version);
     assert_eq!(example.reference.tickers.len(), 9);
     assert_eq!(
@@ -207,4 +209,66 @@ fn the_fingerprint_follows_what_changes_outputs_and_nothing_else() {
     ] {
         assert_ne!(fingerprint(other), base, "{other}");
     }
+}
+
+#[test]
+fn what_a_process_tells_and_how_many_workers_it_has_can_be_set() {
+    let overrides = r#"
+        [worker]
+        ordinal = 10
+        count = 4
+        [metrics]
+        listen = ""
+        [log]
+        level = "debug"
+        [kafka.properties]
+        "security.protocol" = "SASL_SSL"
+        "socket.keepalive.enable" = true
+    "#;
+    let overrides = overrides.parse().expect("the overrides are TOML");
+    let config = ProcessorConfig::with_overrides(MINIMAL, &overrides).expect("it is valid");
+    assert_eq!((config.worker.ordinal, config.worker.count), (10, 4));
+    assert_eq!(config.metrics.listen, None);
+    assert_eq!(config.log.level, LogLevel::Debug);
+    let properties: Vec<(&str, &str)> = config
+        .kafka
+        .properties
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(
+        properties,
+        [
+            ("security.protocol", "SASL_SSL"),
+            ("socket.keepalive.enable", "true")
+        ]
+    );
+}
+
+#[test]
+fn wrong_telemetry_and_too_many_workers_are_told() {
+    let errors = errors_of(
+        r#"
+        [metrics]
+        listen = "9464"
+        [log]
+        level = "loud"
+        [kafka.properties]
+        security.protocol = "SASL_SSL"
+        "#,
+    );
+    assert!(
+        errors.contains("metrics.listen = \"9464\": it must be an address and port"),
+        "{errors}"
+    );
+    assert!(
+        errors.contains("log.level = \"loud\": it must be \"info\" or"),
+        "{errors}"
+    );
+    assert!(errors.contains("kafka.properties.security"), "{errors}");
+    let errors = errors_of("[worker]\nordinal = 99999\ncount = 2");
+    assert!(
+        errors.contains("worker.count = 2: it must be at most 1"),
+        "{errors}"
+    );
 }

@@ -4,6 +4,8 @@
 //! Comes in: the checked configuration. Goes out: [`crate::worker::Parts`].
 //! Never here: what to do with an error (the worker decides); anything that a simulation runs.
 
+#[cfg(any(feature = "cli", feature = "kafka"))]
+pub mod clock;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "objects")]

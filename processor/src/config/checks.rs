@@ -3,19 +3,23 @@
 use crate::config::errors::ConfigError;
 use crate::config::reader::Section;
 use crate::config::{
-    CheckpointConfig, CommitConfig, KafkaConfig, RebalanceProtocol, RecoveryConfig,
-    ReferenceConfig, ValidationConfig, WindowsConfig, WorkerConfig,
+    CheckpointConfig, CommitConfig, KafkaConfig, LogConfig, LogLevel, MetricsConfig,
+    RebalanceProtocol, RecoveryConfig, ReferenceConfig, ValidationConfig, WindowsConfig,
+    WorkerConfig,
 };
 use crate::core::decimal::{PRICE_PLACES, Scaled, parse_scaled};
 use crate::core::{
     CoreConfig, CoreRules, Identity, MAX_EVENTS_PER_WINDOW, MAX_TIMESTAMP_MS, RulesError,
     TickerReference,
 };
+use std::net::SocketAddr;
 use toml::Value;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 const TOPIC: &str = "a topic name: 1 to 249 letters, digits, '.', '_' or '-', but not '.' or '..'";
+/// Highest ordinal of a worker.
+const ORDINAL_MAX: u32 = 99_999;
 const TEXT: &str = "a non-empty text";
 
 fn is_topic(text: &str) -> bool {
@@ -66,6 +70,7 @@ pub(super) fn kafka(mut section: Section<'_>) -> KafkaConfig {
         request_timeout_ms: section.duration_ms("request_timeout_ms", 30_000, 100..=900_000),
         max_message_bytes: section.integer("max_message_bytes", 1_000_000, 4_096..=104_857_600)
             as usize,
+        properties: section.texts("properties"),
     };
     section.finish();
     config
@@ -73,7 +78,8 @@ pub(super) fn kafka(mut section: Section<'_>) -> KafkaConfig {
 
 pub(super) fn worker(mut section: Section<'_>) -> WorkerConfig {
     let config = WorkerConfig {
-        ordinal: section.integer("ordinal", 0, 0..=99_999) as u32,
+        ordinal: section.integer("ordinal", 0, 0..=i64::from(ORDINAL_MAX)) as u32,
+        count: section.integer("count", 1, 1..=256) as u32,
         poll_timeout_ms: section.duration_ms("poll_timeout_ms", 1_000, 1..=60_000),
     };
     section.finish();
@@ -220,6 +226,25 @@ pub(super) fn recovery(mut section: Section<'_>) -> RecoveryConfig {
     }
 }
 
+pub(super) fn metrics(mut section: Section<'_>) -> MetricsConfig {
+    let allowed = "an address and port as \"127.0.0.1:9464\", or \"\" for none";
+    let accept = |text: &str| text.is_empty() || text.parse::<SocketAddr>().is_ok();
+    let listen = section.text("listen", Some("127.0.0.1:9464"), allowed, accept);
+    section.finish();
+    MetricsConfig {
+        listen: listen.parse().ok(),
+    }
+}
+
+pub(super) fn log(mut section: Section<'_>) -> LogConfig {
+    let mut choices = LogLevel::ALL.map(|level| (level.name(), level));
+    // The first one is the default.
+    choices.sort_by_key(|(_, level)| *level != LogLevel::Info);
+    let level = section.choice("level", &choices);
+    section.finish();
+    LogConfig { level }
+}
+
 fn refuse_partitions(section: &mut Section<'_>, value: Value) {
     section.wrong(
         "accept_reset_partitions",
@@ -283,6 +308,16 @@ pub(super) fn relations(
             key: "checkpoint.interval_ms".to_owned(),
             value: checkpoint.interval_ms.to_string(),
             allowed: format!("at least commit.interval_ms = {}", commit.interval_ms),
+        });
+    }
+    if worker.ordinal + worker.count - 1 > ORDINAL_MAX {
+        errors.push(ConfigError::Wrong {
+            key: "worker.count".to_owned(),
+            value: worker.count.to_string(),
+            allowed: format!(
+                "at most {}, so that the last ordinal is at most {ORDINAL_MAX}",
+                ORDINAL_MAX - worker.ordinal + 1
+            ),
         });
     }
     different_topics(kafka, errors);

@@ -12,6 +12,8 @@ pub use errors::{ConfigError, ConfigErrors};
 
 use crate::core::{CoreConfig, Fingerprint, Identity, TickerReference};
 use reader::Section;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use toml::{Table, Value};
 
@@ -49,13 +51,18 @@ pub struct KafkaConfig {
     pub request_timeout_ms: u64,
     /// Largest message that the topics take, bytes.
     pub max_message_bytes: usize,
+    /// Section `[kafka.properties]`: anything else that librdkafka understands (TLS, SASL, buffers).
+    pub properties: BTreeMap<String, String>,
 }
 
 /// Section `[worker]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerConfig {
-    /// Stable number of this worker among all of the group; part of its `transactional.id`.
+    /// Stable number of this worker among all of the group; part of its `transactional.id`. Of a
+    /// process with several workers: of the first one.
     pub ordinal: u32,
+    /// Workers in one process; their ordinals follow each other.
+    pub count: u32,
     /// Longest wait of one poll.
     pub poll_timeout_ms: u64,
 }
@@ -124,6 +131,58 @@ pub struct RecoveryConfig {
     pub accept_reset_partitions: Vec<i32>,
 }
 
+/// Section `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where metrics and health are served over HTTP; `None` is nowhere. Port 0 takes a free one.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How much is logged: each level holds the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What ends the process.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Starts, stops, rebalances, recoveries.
+    Info,
+    /// Every commit, checkpoint and dead letter.
+    Debug,
+    /// Everything that the libraries say, too.
+    Trace,
+}
+
+impl LogLevel {
+    /// All, from the fewest lines to the most.
+    pub const ALL: [LogLevel; 5] = [
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ];
+
+    /// Its word in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// Section `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How much is logged.
+    pub level: LogLevel,
+}
+
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
 pub struct ProcessorConfig {
@@ -143,6 +202,10 @@ pub struct ProcessorConfig {
     pub reference: ReferenceConfig,
     /// Section `[recovery]`.
     pub recovery: RecoveryConfig,
+    /// Section `[metrics]`.
+    pub metrics: MetricsConfig,
+    /// Section `[log]`.
+    pub log: LogConfig,
     core: Arc<CoreConfig>,
 }
 
@@ -197,6 +260,8 @@ impl ProcessorConfig {
         let validation = checks::validation(file.section("validation"));
         let reference = checks::reference(file.section("reference"));
         let recovery = checks::recovery(file.section("recovery"));
+        let metrics = checks::metrics(file.section("metrics"));
+        let log = checks::log(file.section("log"));
         file.finish();
         checks::relations(&kafka, &worker, &commit, &checkpoint, &mut errors);
         // The core's own checks come after the values': it may say the same thing twice.
@@ -215,6 +280,8 @@ impl ProcessorConfig {
                 validation,
                 reference,
                 recovery,
+                metrics,
+                log,
                 core: Arc::new(core),
             }),
             _ => Err(ConfigErrors(errors)),

@@ -1,6 +1,7 @@
 //! Takes values out of TOML tables, and notes whatever is wrong instead of stopping at it.
 
 use crate::config::errors::ConfigError;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use toml::{Table, Value};
 
@@ -63,6 +64,36 @@ impl<'a> Section<'a> {
             }
         };
         Section::new(&self.key(key), table, self.errors)
+    }
+
+    /// A table of texts whose keys are free; absent is empty. Numbers and truth values are taken as
+    /// their text.
+    pub(super) fn texts(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        let name = self.key(key);
+        let table = match self.take(key) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.wrong(key, other, format!("a table: [{name}]"));
+                Table::new()
+            }
+        };
+        for (property, value) in table {
+            let text = match value {
+                Value::String(text) => text,
+                Value::Integer(_) | Value::Boolean(_) => value.to_string(),
+                other => {
+                    let allowed = format!(
+                        "a text, a number or a truth value; write names with dots in quotes: [{name}] \"{property}\" = …"
+                    );
+                    self.wrong(&format!("{key}.{property}"), other, allowed);
+                    continue;
+                }
+            };
+            texts.insert(property, text);
+        }
+        texts
     }
 
     /// An array of tables; absent is empty.
