@@ -1,0 +1,498 @@
+//! The group consumer.
+//!
+//! The position of each partition is kept here, as "the next record to hand out", and librdkafka is
+//! told it (by a seek) whenever it may have another idea: after a pause, and after every rebalance. So
+//! what librdkafka has buffered, or remembers of what the application has seen, never decides what
+//! comes next.
+
+use super::errors::{ends_consumer, of_consumer, of_query};
+use super::ffi::{Client, Event, List, Membership, RawRecord, RdError, Rebalance, slice};
+use crate::io::{
+    CommittedOffset, ConsumedRecord, Consumer, ErrorClass, Header, KafkaError, KafkaResult,
+    OffsetBounds, Polled, TopicDescription, TopicPartition,
+};
+use crate::units::{LogTimeMs, Offset, PartitionId};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most records of one poll.
+const RECORDS_MAX: usize = 1_000;
+/// Most bytes of one poll, but for its last record.
+const BYTES_MAX: usize = 1 << 20;
+/// A seek is a local matter of librdkafka; this long only if its threads do not run.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// librdkafka starts to fetch a moment after the assignment: until then it takes no seek.
+const SEEK_PAUSE: Duration = Duration::from_millis(2);
+/// One step of the wait for the end of a close.
+const CLOSE_STEP: Duration = Duration::from_millis(50);
+/// librdkafka's "after the newest record".
+const OFFSET_END: i64 = -1;
+
+/// A member's identity in its group at a generation.
+#[derive(Clone)]
+pub struct Member(Arc<Membership>);
+
+impl Member {
+    pub(super) fn membership(&self) -> &Membership {
+        &self.0
+    }
+
+    /// The group's generation.
+    #[must_use]
+    pub fn generation(&self) -> i32 {
+        self.0.generation
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Member(generation {})", self.0.generation)
+    }
+}
+
+/// An owned partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Owned {
+    /// Next record to hand out; `None` before [`Consumer::start_at`].
+    next: Option<i64>,
+    paused: bool,
+}
+
+impl Owned {
+    fn delivers(self, offset: i64) -> bool {
+        !self.paused && self.next.is_some_and(|next| offset >= next)
+    }
+}
+
+/// A consumer of librdkafka that is a member of a group.
+pub struct RdConsumer {
+    client: Client,
+    topic: String,
+    owned: BTreeMap<PartitionId, Owned>,
+    /// A rebalance that waits for its answer.
+    unanswered: Option<Rebalance>,
+    /// Events that came while records were collected.
+    held: VecDeque<Held>,
+    arena: BytesMut,
+}
+
+/// An event with the arena of its bytes.
+struct Held {
+    event: Event,
+    bytes: Bytes,
+}
+
+impl RdConsumer {
+    pub(super) fn new(client: Client) -> RdConsumer {
+        RdConsumer {
+            client,
+            topic: String::new(),
+            owned: BTreeMap::new(),
+            unanswered: None,
+            held: VecDeque::new(),
+            arena: BytesMut::new(),
+        }
+    }
+
+    fn list(&self, partitions: &[PartitionId]) -> List {
+        List::of_partitions(&self.topic, partitions.iter().map(|p| (p.0, OFFSET_END)))
+    }
+
+    fn check_owned(&self, call: &'static str, partitions: &[PartitionId]) -> KafkaResult<()> {
+        let all_owned = partitions.iter().all(|p| self.owned.contains_key(p));
+        if all_owned {
+            return Ok(());
+        }
+        Err(KafkaError {
+            call,
+            code: "_STATE".to_owned(),
+            class: ErrorClass::Fatal,
+        })
+    }
+
+    /// Next event, from what was held back first.
+    fn take_event(&mut self, timeout: Duration) -> Option<Held> {
+        if let Some(held) = self.held.pop_front() {
+            return Some(held);
+        }
+        self.arena.clear();
+        let event = self.client.next_event(timeout, &mut self.arena)?;
+        let bytes = self.arena.split().freeze();
+        Some(Held { event, bytes })
+    }
+
+    /// What an event means to the caller; `None`: nothing.
+    fn understand(&mut self, held: Held) -> KafkaResult<Option<Polled>> {
+        match held.event {
+            Event::Record(record) => Ok(self.collect(record, held.bytes)),
+            Event::End { partition, offset } => Ok(self.reach_end(PartitionId(partition), offset)),
+            Event::Rebalance(rebalance) => Ok(Some(self.begin_rebalance(rebalance))),
+            Event::Failed { partition, error } => {
+                self.fail(partition.map(PartitionId), error).map(|()| None)
+            }
+            Event::Other => Ok(None),
+        }
+    }
+
+    fn delivers(&self, partition: PartitionId, offset: i64) -> bool {
+        let owned = self.owned.get(&partition);
+        self.unanswered.is_none() && owned.is_some_and(|owned| owned.delivers(offset))
+    }
+
+    /// The records of one partition that are there already, beginning with `first`.
+    fn collect(&mut self, first: RawRecord, first_bytes: Bytes) -> Option<Polled> {
+        let partition = PartitionId(first.partition);
+        if !self.delivers(partition, first.offset) {
+            return None;
+        }
+        let mut records = vec![consumed(&first, &first_bytes)];
+        let mut raw: Vec<RawRecord> = Vec::new();
+        self.arena.clear();
+        let mut follower = None;
+        while records.len() + raw.len() < RECORDS_MAX && self.arena.len() < BYTES_MAX {
+            match self.client.next_event(Duration::ZERO, &mut self.arena) {
+                Some(Event::Record(record)) if record.partition == partition.0 => raw.push(record),
+                Some(Event::Other) => {}
+                other => {
+                    follower = other;
+                    break;
+                }
+            }
+        }
+        let bytes = self.arena.split().freeze();
+        records.extend(raw.iter().map(|record| consumed(record, &bytes)));
+        if let Some(event) = follower {
+            self.held.push_back(Held { event, bytes });
+        }
+        let next = records.last().map(|last| last.offset.next().0);
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.next = next;
+        }
+        Some(Polled::Records { partition, records })
+    }
+
+    fn reach_end(&mut self, partition: PartitionId, offset: i64) -> Option<Polled> {
+        if !self.delivers(partition, offset) {
+            return None;
+        }
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.next = Some(offset);
+        }
+        Some(Polled::EndOfPartition {
+            partition,
+            position: Offset(offset),
+        })
+    }
+
+    fn begin_rebalance(&mut self, rebalance: Rebalance) -> Polled {
+        let ids = |partitions: &[i32]| partitions.iter().copied().map(PartitionId).collect();
+        let polled = match &rebalance {
+            Rebalance::Assign(partitions) => Polled::Assigned(ids(partitions)),
+            Rebalance::Revoke {
+                partitions,
+                lost: true,
+            } => Polled::Lost(ids(partitions)),
+            Rebalance::Revoke {
+                partitions,
+                lost: false,
+            } => Polled::Revoked(ids(partitions)),
+        };
+        self.unanswered = Some(rebalance);
+        polled
+    }
+
+    fn fail(&mut self, partition: Option<PartitionId>, error: RdError) -> KafkaResult<()> {
+        let started = partition.is_some_and(|partition| {
+            let owned = self.owned.get(&partition);
+            owned.is_some_and(|owned| owned.next.is_some())
+        });
+        // With the reset policy `error`: the position is not in the log any more.
+        let out_of_range = error.name == "_AUTO_OFFSET_RESET" && started;
+        if out_of_range {
+            tracing::error!(?partition, text = %error.text, "the position is gone from the log");
+            return Err(KafkaError {
+                call: "poll",
+                code: format!("OFFSET_OUT_OF_RANGE: {}", error.text),
+                class: ErrorClass::Fatal,
+            });
+        }
+        if ends_consumer(&error) {
+            return Err(of_consumer("poll", error));
+        }
+        tracing::warn!(code = %error.name, text = %error.text, "librdkafka reports");
+        Ok(())
+    }
+
+    /// Tells librdkafka the position of every partition that delivers.
+    fn assert_positions(&mut self) -> Result<(), RdError> {
+        self.held.clear(); // fetched before; comes again from the position
+        let delivering = self.owned.iter().filter(|(_, owned)| !owned.paused);
+        let positions: Vec<(i32, i64)> = delivering
+            .filter_map(|(partition, owned)| Some((partition.0, owned.next?)))
+            .collect();
+        self.seek(&positions)
+    }
+
+    fn seek(&self, positions: &[(i32, i64)]) -> Result<(), RdError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + SEEK_TIMEOUT;
+        loop {
+            let list = List::of_partitions(&self.topic, positions.iter().copied());
+            match self.client.seek(&list, SEEK_TIMEOUT) {
+                Err(error) if error.name == "_STATE" && Instant::now() < deadline => {
+                    std::thread::sleep(SEEK_PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn answer_assign(&mut self, partitions: &[PartitionId]) -> Result<(), RdError> {
+        if self.client.is_cooperative() {
+            self.client.incremental_assign(&self.list(partitions))?;
+        } else {
+            self.client.assign(Some(&self.list(partitions)))?;
+            self.owned.clear();
+        }
+        // What has no position needs no fetching; nothing rests on whether this succeeds.
+        if let Err(error) = self.client.pause(&self.list(partitions)) {
+            tracing::debug!(code = %error.name, "new partitions could not be paused");
+        }
+        let new = partitions.iter().map(|&p| (p, Owned::default()));
+        self.owned.extend(new);
+        self.assert_positions()
+    }
+
+    fn answer_revoke(&mut self, partitions: &[i32]) -> Result<(), RdError> {
+        let revoked: Vec<PartitionId> = partitions.iter().copied().map(PartitionId).collect();
+        if self.client.is_cooperative() {
+            self.client.incremental_unassign(&self.list(&revoked))?;
+        } else {
+            self.client.assign(None)?;
+            self.owned.clear();
+        }
+        self.assert_positions()
+    }
+
+    /// Leaves the group; answers whatever rebalance that causes.
+    fn leave(&mut self, timeout: Duration) -> Result<(), RdError> {
+        let deadline = Instant::now() + timeout;
+        if let Some(Rebalance::Assign(_)) = self.unanswered.take() {
+            self.client.assign(None)?;
+        }
+        self.client.begin_close()?;
+        while !self.client.is_closed() && Instant::now() < deadline {
+            let event = self.client.next_event(CLOSE_STEP, &mut self.arena);
+            self.arena.clear();
+            if let Some(Event::Rebalance(_)) = event {
+                self.client.assign(None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn consumed(record: &RawRecord, bytes: &Bytes) -> ConsumedRecord {
+    let part = |range: &std::ops::Range<usize>| slice(bytes, range.clone());
+    ConsumedRecord {
+        offset: Offset(record.offset),
+        timestamp: LogTimeMs(record.timestamp),
+        key: record.key.as_ref().map(part),
+        value: record.value.as_ref().map(part),
+        headers: record
+            .headers
+            .iter()
+            .map(|(name, value)| Header {
+                name: name.clone(),
+                value: part(value),
+            })
+            .collect(),
+    }
+}
+
+impl Consumer for RdConsumer {
+    type GroupMetadata = Member;
+
+    fn subscribe(&mut self, topic: &str) -> KafkaResult<()> {
+        topic.clone_into(&mut self.topic);
+        let done = self.client.subscribe(topic);
+        done.map_err(|error| of_consumer("subscribe", error))
+    }
+
+    async fn poll(&mut self, timeout: Duration) -> KafkaResult<Polled> {
+        let deadline = Instant::now() + timeout;
+        let mut wait = timeout;
+        loop {
+            let Some(held) = self.take_event(wait) else {
+                return Ok(Polled::TimedOut);
+            };
+            if let Some(polled) = self.understand(held)? {
+                return Ok(polled);
+            }
+            wait = deadline.saturating_duration_since(Instant::now());
+            if wait.is_zero() && self.held.is_empty() {
+                return Ok(Polled::TimedOut);
+            }
+        }
+    }
+
+    fn accept(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
+        let Some(Rebalance::Assign(_)) = self.unanswered else {
+            return Err(KafkaError {
+                call: "accept",
+                code: "_ASSIGNMENT_LOST".to_owned(),
+                class: ErrorClass::Retriable,
+            });
+        };
+        self.unanswered = None;
+        let done = self.answer_assign(partitions);
+        done.map_err(|error| of_consumer("accept", error))
+    }
+
+    fn release(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
+        for partition in partitions {
+            self.owned.remove(partition);
+        }
+        if let Some(Rebalance::Revoke {
+            partitions: revoked,
+            ..
+        }) = &self.unanswered
+        {
+            let left = revoked.iter().copied().map(PartitionId);
+            let left: BTreeSet<PartitionId> = left.filter(|p| self.owned.contains_key(p)).collect();
+            if left.is_empty() {
+                let revoked = revoked.clone();
+                self.unanswered = None;
+                let done = self.answer_revoke(&revoked);
+                return done.map_err(|error| of_consumer("release", error));
+            }
+            return Ok(());
+        }
+        // Given up by the caller alone: they stay assigned until the member leaves, and are silent.
+        let done = self.client.pause(&self.list(partitions));
+        done.map_err(|error| of_consumer("release", error))
+    }
+
+    fn start_at(&mut self, partition: PartitionId, offset: Offset) -> KafkaResult<()> {
+        self.check_owned("start_at", &[partition])?;
+        self.held
+            .retain(|held| partition_of(&held.event) != Some(partition.0));
+        let started = self.seek(&[(partition.0, offset.0)]);
+        let started = started.and_then(|()| self.client.resume(&self.list(&[partition])));
+        started.map_err(|error| of_consumer("start_at", error))?;
+        let owned = Owned {
+            next: Some(offset.0),
+            paused: false,
+        };
+        self.owned.insert(partition, owned);
+        Ok(())
+    }
+
+    fn pause(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
+        self.check_owned("pause", partitions)?;
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        for partition in partitions {
+            let owned = self.owned.entry(*partition).or_default();
+            owned.paused = true;
+            // It comes again: the position moves only with what was handed out.
+            self.held
+                .retain(|held| partition_of(&held.event) != Some(partition.0));
+        }
+        let done = self.client.pause(&self.list(partitions));
+        done.map_err(|error| of_consumer("pause", error))
+    }
+
+    fn resume(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
+        self.check_owned("resume", partitions)?;
+        let mut resumed = Vec::new();
+        let mut positions = Vec::new();
+        for partition in partitions {
+            let owned = self.owned.entry(*partition).or_default();
+            if std::mem::take(&mut owned.paused)
+                && let Some(next) = owned.next
+            {
+                resumed.push(*partition);
+                positions.push((partition.0, next));
+            }
+        }
+        if resumed.is_empty() {
+            return Ok(());
+        }
+        let done = self.seek(&positions);
+        let done = done.and_then(|()| self.client.resume(&self.list(&resumed)));
+        done.map_err(|error| of_consumer("resume", error))
+    }
+
+    async fn committed(
+        &mut self,
+        partitions: &[TopicPartition],
+        timeout: Duration,
+    ) -> KafkaResult<Vec<Option<CommittedOffset>>> {
+        let mut list = List::new();
+        for tp in partitions {
+            list.add(&tp.topic, tp.partition.0, OFFSET_END, &[]);
+        }
+        let asked = self.client.committed(&list, timeout);
+        asked.map_err(|error| of_query("committed", error))?;
+        let found = list.entries().into_iter().map(|entry| {
+            (entry.offset >= 0).then(|| CommittedOffset {
+                offset: Offset(entry.offset),
+                metadata: String::from_utf8_lossy(&entry.metadata).into_owned(),
+            })
+        });
+        Ok(found.collect())
+    }
+
+    async fn bounds(
+        &mut self,
+        partition: PartitionId,
+        timeout: Duration,
+    ) -> KafkaResult<OffsetBounds> {
+        let asked = self.client.bounds(&self.topic, partition.0, timeout);
+        let (earliest, last_stable) = asked.map_err(|error| of_query("bounds", error))?;
+        Ok(OffsetBounds {
+            earliest: Offset(earliest),
+            last_stable: Offset(last_stable),
+        })
+    }
+
+    async fn describe_topic(
+        &mut self,
+        topic: &str,
+        timeout: Duration,
+    ) -> KafkaResult<TopicDescription> {
+        let asked = self.client.describe_topic(topic, timeout);
+        let shape = asked.map_err(|error| of_query("describe_topic", error))?;
+        Ok(TopicDescription {
+            topic_id: shape.id,
+            partitions: u32::try_from(shape.partitions).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn group_metadata(&self) -> Option<Member> {
+        let membership = self.client.membership()?;
+        Some(Member(Arc::new(membership)))
+    }
+
+    async fn close(mut self, timeout: Duration) {
+        if let Err(error) = self.leave(timeout) {
+            tracing::warn!(code = %error.name, text = %error.text, "leaving the group failed");
+        }
+    }
+}
+
+fn partition_of(event: &Event) -> Option<i32> {
+    match event {
+        Event::Record(record) => Some(record.partition),
+        Event::End { partition, .. } => Some(*partition),
+        Event::Failed { partition, .. } => *partition,
+        Event::Rebalance(_) | Event::Other => None,
+    }
+}
