@@ -66,6 +66,17 @@ impl Health {
         }
     }
 
+    /// The worker was asked to stop; a failure stays a failure.
+    pub fn stopping(&self, ordinal: u32) {
+        let failed = WorkerState::Failed as u8;
+        if self
+            .worker(ordinal)
+            .is_some_and(|worker| worker.state.load(Ordering::Relaxed) != failed)
+        {
+            self.set(ordinal, WorkerState::Stopped);
+        }
+    }
+
     /// What keeps the process from being ready, a line a worker; empty when it is.
     #[must_use]
     pub fn obstacles(&self) -> Vec<String> {

@@ -1,0 +1,63 @@
+//! The commands.
+//!
+//! Comes in: arguments. Goes out: an exit status. Each command is a file or a folder.
+//! Never here: anything that a worker does.
+
+mod config;
+mod lag;
+mod progress;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Something is wrong; starting again may help.
+const FAILED: u8 = 1;
+/// An operator must decide something; starting again does not help.
+const REFUSED: u8 = 3;
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0    done
+  1    failed; the message says what to do
+  2    the command line is wrong
+  3    `run` only: refused to continue, an operator must decide; starting again does not help
+  130  `run` only: ended at once by a second SIGINT (143: by a second SIGTERM)";
+
+/// A stream processor for market ticks with exactly-once results on Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "processor", version, after_help = EXIT_STATUS)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Config(config::PrintArgs),
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let done = match CommandLine::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Config(args) => config::print(&args),
+    };
+    done.unwrap_or_else(|error| {
+        // The whole chain of causes, in one line.
+        eprintln!("error: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CommandLine;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}
