@@ -1,113 +1,52 @@
 //! Property 8: nothing from a superseded owner is ever visible. Owners have terms; per source
 //! partition a term belongs to one incarnation, and no older term follows a newer one.
 
-use crate::Case;
-use crate::evidence::Kind;
-use crate::verdict::{Findings, Property};
+use crate::case::Case;
+use crate::evidence::{Commit, Kind, Output};
+use crate::verdict::Findings;
 use std::collections::BTreeMap;
 
-/// Judges a case.
-#[must_use]
-pub fn check(case: &Case<'_>) -> Findings {
-    let mut findings = Findings::of(Property::Fencing);
-    for partition in case.evidence.partitions() {
-        partition_terms(case, partition, &mut findings);
-        if case.history.commits_complete {
-            owners(case, partition, &mut findings);
+/// Judges one partition: its outputs in the order of the log, then in that of their sequences.
+#[derive(Debug)]
+pub struct Check<'a> {
+    case: &'a Case<'a>,
+    newest_in_log: BTreeMap<(Kind, i32), i64>,
+    incarnations: BTreeMap<i64, String>,
+    newest_term: i64,
+    /// Sequences that a commit was the first to count: from, until.
+    first_counted: Vec<(i64, i64, &'a Commit)>,
+    next_commit: usize,
+}
+
+impl<'a> Check<'a> {
+    /// Begins.
+    #[must_use]
+    pub fn new(case: &'a Case<'a>) -> Self {
+        let mut counted = 0;
+        let mut first_counted = Vec::new();
+        for commit in case.commits.iter().filter(|_| case.facts.commits_complete) {
+            if commit.sequence > counted {
+                first_counted.push((counted, commit.sequence, *commit));
+                counted = commit.sequence;
+            }
+        }
+        Self {
+            case,
+            newest_in_log: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            newest_term: i64::MIN,
+            first_counted,
+            next_commit: 0,
         }
     }
-    for kind in [Kind::Result, Kind::DeadLetter] {
-        in_the_log(case, kind, &mut findings);
-    }
-    findings
-}
 
-/// In the order of sequences and in the order of commits terms never fall, and each term has one
-/// incarnation.
-fn partition_terms(case: &Case<'_>, partition: i32, findings: &mut Findings) {
-    let mut incarnations: BTreeMap<i64, &str> = BTreeMap::new();
-    let mut newest_term = i64::MIN;
-    for output in case.evidence.of_partition(partition) {
+    /// The next output in the order of the log: nothing of an older term follows a newer one.
+    pub fn in_log(&mut self, output: &Output, findings: &mut Findings) {
         let Some(owner) = &output.owner else {
-            findings.add(|| format!("{}: header `owner` is missing", output.place()));
-            continue;
+            return;
         };
-        findings.require(owner.term >= newest_term, || {
-            format!(
-                "{}: is of term {}, after term {newest_term}",
-                output.place(),
-                owner.term
-            )
-        });
-        newest_term = newest_term.max(owner.term);
-        let known = *incarnations.entry(owner.term).or_insert(&owner.incarnation);
-        findings.require(known == owner.incarnation, || {
-            format!(
-                "{}: term {} belongs to {known}, not to {}",
-                output.place(),
-                owner.term,
-                owner.incarnation
-            )
-        });
-    }
-    let mut newest_term = i64::MIN;
-    for commit in case.evidence.commits_of(partition) {
-        findings.require(commit.term >= newest_term, || {
-            format!(
-                "commit of partition {partition} at offset {}: is of term {}, after term {newest_term}",
-                commit.offset, commit.term
-            )
-        });
-        newest_term = newest_term.max(commit.term);
-        let known = *incarnations
-            .entry(commit.term)
-            .or_insert(&commit.incarnation);
-        findings.require(known == commit.incarnation, || {
-            format!(
-                "commit of partition {partition} at offset {}: term {} belongs to {known}, not to {}",
-                commit.offset, commit.term, commit.incarnation
-            )
-        });
-    }
-}
-
-/// Outputs become visible with the commit that first counts them, so they are of its owner.
-fn owners(case: &Case<'_>, partition: i32, findings: &mut Findings) {
-    let outputs = case.evidence.of_partition(partition);
-    let mut counted = 0;
-    for commit in case.evidence.commits_of(partition) {
-        let from = outputs.partition_point(|output| output.sequence < counted);
-        let until = outputs.partition_point(|output| output.sequence < commit.sequence);
-        for output in outputs.get(from..until).unwrap_or_default() {
-            // One that names nobody is complained about above.
-            let Some(owner) = &output.owner else { continue };
-            let (term, incarnation) = (owner.term, &owner.incarnation);
-            findings.require(
-                (term, incarnation) == (commit.term, &commit.incarnation),
-                || {
-                    format!(
-                        "{}: is of {term}/{incarnation}, but was committed by {}/{} (at offset {})",
-                        output.place(),
-                        commit.term,
-                        commit.incarnation,
-                        commit.offset
-                    )
-                },
-            );
-        }
-        counted = counted.max(commit.sequence);
-    }
-}
-
-/// In the order of each output partition nothing of an older term follows a newer one.
-fn in_the_log(case: &Case<'_>, kind: Kind, findings: &mut Findings) {
-    let mut newest: BTreeMap<(i32, i32), i64> = BTreeMap::new();
-    for output in case.evidence.in_log_order(kind) {
-        let Some(owner) = &output.owner else {
-            continue;
-        };
-        let place = (output.record.partition, output.source_partition);
-        let term = newest.entry(place).or_insert(owner.term);
+        let place = (output.kind, output.partition);
+        let term = self.newest_in_log.entry(place).or_insert(owner.term);
         findings.require(owner.term >= *term, || {
             format!(
                 "{}: is of term {}, and stands behind term {term}",
@@ -116,6 +55,86 @@ fn in_the_log(case: &Case<'_>, kind: Kind, findings: &mut Findings) {
             )
         });
         *term = owner.term.max(*term);
+    }
+
+    /// The next output in the order of sequences: terms never fall, and each has one incarnation.
+    pub fn in_sequence(&mut self, output: &Output, findings: &mut Findings) {
+        let Some(owner) = &output.owner else {
+            findings.add(|| format!("{}: header `owner` is missing", output.place()));
+            return;
+        };
+        let newest_term = self.newest_term;
+        findings.require(owner.term >= newest_term, || {
+            format!(
+                "{}: is of term {}, after term {newest_term}",
+                output.place(),
+                owner.term
+            )
+        });
+        self.newest_term = newest_term.max(owner.term);
+        if let Some(known) = self.other_incarnation(owner.term, &owner.incarnation) {
+            findings.add(|| {
+                format!(
+                    "{}: term {} belongs to {known}, not to {}",
+                    output.place(),
+                    owner.term,
+                    owner.incarnation
+                )
+            });
+        }
+        self.committed_by_its_owner(output, findings);
+    }
+
+    /// To whom the term belongs, if not to this one.
+    fn other_incarnation(&mut self, term: i64, incarnation: &str) -> Option<&str> {
+        let known = self.incarnations.entry(term);
+        let known = known.or_insert_with(|| incarnation.to_owned());
+        (known != incarnation).then_some(known.as_str())
+    }
+
+    /// Outputs become visible with the commit that first counts them, so they are of its owner.
+    fn committed_by_its_owner(&mut self, output: &Output, findings: &mut Findings) {
+        let Some(owner) = &output.owner else { return };
+        let after = |(_, until, _): &(i64, i64, &Commit)| *until <= output.sequence;
+        while self.first_counted.get(self.next_commit).is_some_and(after) {
+            self.next_commit += 1;
+        }
+        let Some((from, _, commit)) = self.first_counted.get(self.next_commit) else {
+            return;
+        };
+        let (term, incarnation) = (owner.term, &owner.incarnation);
+        let is_of = (term, incarnation) == (commit.term, &commit.incarnation);
+        findings.require(output.sequence < *from || is_of, || {
+            format!(
+                "{}: is of {term}/{incarnation}, but was committed by {}/{} (at offset {})",
+                output.place(),
+                commit.term,
+                commit.incarnation,
+                commit.offset
+            )
+        });
+    }
+
+    /// Everything has been seen: in the order of commits, too, terms never fall.
+    pub fn finish(mut self, findings: &mut Findings) {
+        let mut newest_term = i64::MIN;
+        for commit in &self.case.commits {
+            findings.require(commit.term >= newest_term, || {
+                format!(
+                    "commit of partition {} at offset {}: is of term {}, after term {newest_term}",
+                    commit.partition, commit.offset, commit.term
+                )
+            });
+            newest_term = newest_term.max(commit.term);
+            if let Some(known) = self.other_incarnation(commit.term, &commit.incarnation) {
+                findings.add(|| {
+                    format!(
+                        "commit of partition {} at offset {}: term {} belongs to {known}, not to {}",
+                        commit.partition, commit.offset, commit.term, commit.incarnation
+                    )
+                });
+            }
+        }
     }
 }
 

@@ -95,3 +95,50 @@ pub struct History {
     /// liveness.
     pub refusals: Vec<String>,
 }
+
+/// What is known of a run beside its topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// As in [`History`].
+    pub rules: Rules,
+    /// As in [`History`].
+    pub input_topic: String,
+    /// As in [`History`].
+    pub input_partitions: i32,
+    /// As in [`History`].
+    pub commits: Vec<CommittedOffset>,
+    /// As in [`History`].
+    pub commits_complete: bool,
+    /// As in [`History`].
+    pub input_ends: Option<Vec<i64>>,
+    /// As in [`History`].
+    pub ended_at_ms: Option<i64>,
+    /// As in [`History`].
+    pub hidden_ms_max: i64,
+    /// As in [`History`].
+    pub settled: bool,
+    /// As in [`History`].
+    pub stuck: Vec<String>,
+    /// As in [`History`].
+    pub refusals: Vec<String>,
+}
+
+impl History {
+    /// What is known of the run beside its topics.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        Facts {
+            rules: self.rules.clone(),
+            input_topic: self.input_topic.clone(),
+            input_partitions: self.input_partitions,
+            commits: self.commits.clone(),
+            commits_complete: self.commits_complete,
+            input_ends: self.input_ends.clone(),
+            ended_at_ms: self.ended_at_ms,
+            hidden_ms_max: self.hidden_ms_max,
+            settled: self.settled,
+            stuck: self.stuck.clone(),
+            refusals: self.refusals.clone(),
+        }
+    }
+}

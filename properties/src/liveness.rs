@@ -1,11 +1,10 @@
 //! Property 6: once faults stop, everything in the log is processed within a bound. Judged when the
 //! history is settled, that is, when the bound has passed; a refusal to go on is a failure at once.
 
-use crate::Case;
-use crate::history::Rules;
-use crate::oracle::PartitionTruth;
+use crate::case::{Case, Shown};
+use crate::history::{Facts, Rules};
+use crate::oracle::LogTruth;
 use crate::verdict::{Findings, Property, Verdict};
-use std::collections::BTreeSet;
 
 /// Time that a worker may need to recover once faults have stopped, milliseconds.
 pub const RECOVERY_MS: i64 = 60_000;
@@ -25,85 +24,100 @@ pub fn granted_ms(rules: &Rules) -> i64 {
     .fold(0, i64::saturating_add)
 }
 
-/// Judges a case.
-#[must_use]
-pub fn check(case: &Case<'_>) -> Verdict {
-    let history = case.history;
-    let mut findings = Findings::of(Property::Liveness);
-    for refusal in &history.refusals {
-        findings.add(|| format!("the processor refused to go on: {refusal}"));
-    }
-    if !history.settled && findings.is_empty() {
-        return Verdict::NotJudged {
-            reason: format!(
-                "the run ended before the processor had the time to finish: {} ms after the last \
-                 record and fault",
-                granted_ms(&history.rules)
-            ),
-        };
-    }
-    if history.settled {
-        for stuck in &history.stuck {
-            findings.add(|| stuck.clone());
-        }
-        let clock_ms = history.input.iter().map(|record| record.timestamp_ms).max();
-        for (partition, truth) in case.oracle.partitions() {
-            committed_to_the_end(case, partition, truth, &mut findings);
-            windows_emitted(
-                case,
-                partition,
-                truth,
-                clock_ms.unwrap_or(i64::MAX),
-                &mut findings,
-            );
-        }
-    }
-    findings.into_verdict(Property::Liveness).1
+/// Judges all partitions, one after the other.
+#[derive(Debug)]
+pub struct Check<'a> {
+    facts: &'a Facts,
+    findings: Findings,
+    /// Windows that may be open if the clock of the log has not reached their latest event:
+    /// that event's time, and the complaint if it has.
+    perhaps_open: Vec<(i64, String)>,
+    /// Latest Kafka timestamp of any input record.
+    clock_ms: Option<i64>,
 }
 
-fn committed_to_the_end(
-    case: &Case<'_>,
-    partition: i32,
-    truth: &PartitionTruth,
-    findings: &mut Findings,
-) {
-    let committed = case
-        .evidence
-        .last_commit(partition)
-        .map(|commit| commit.offset);
-    let end = truth.last_offset().map(|last| last.saturating_add(1));
-    findings.require(committed >= end, || {
-        format!("partition {partition}: committed up to {committed:?}, expected at least {end:?}")
-    });
-}
+impl<'a> Check<'a> {
+    /// Begins.
+    #[must_use]
+    pub fn new(facts: &'a Facts) -> Self {
+        let mut findings = Findings::of(Property::Liveness);
+        for refusal in &facts.refusals {
+            findings.add(|| format!("the processor refused to go on: {refusal}"));
+        }
+        Self {
+            facts,
+            findings,
+            perhaps_open: Vec::new(),
+            clock_ms: None,
+        }
+    }
 
-/// Every window was emitted; only one that holds events from beyond the last clock of the log (a
-/// producer whose clock is ahead) may still be open. A record that stood unseen in the log during a
-/// forced advance is no exception: its window either ends at or before the forced watermark and is
-/// emitted with the record, or waits for the next advance as any other.
-fn windows_emitted(
-    case: &Case<'_>,
-    partition: i32,
-    truth: &PartitionTruth,
-    clock_ms: i64,
-    findings: &mut Findings,
-) {
-    let shown: BTreeSet<(&str, i64)> = case
-        .evidence
-        .of_partition(partition)
-        .iter()
-        .filter_map(|output| output.row.as_ref().ok())
-        .map(|row| (row.ticker.as_str(), row.window_start))
-        .collect();
-    for ((ticker, start), window) in &truth.windows {
-        let may_be_open = window.revisions.is_empty() && window.latest_ms > clock_ms;
-        findings.require(may_be_open || shown.contains(&(ticker.as_str(), *start)), || {
+    /// An input record.
+    pub fn record(&mut self, timestamp_ms: i64) {
+        self.clock_ms = self.clock_ms.max(Some(timestamp_ms));
+    }
+
+    /// A window: it was emitted. Only one that holds events from beyond the last clock of the log
+    /// (a producer whose clock is ahead) may still be open. A record that stood unseen in the log
+    /// during a forced advance is no exception: its window either ends at or before the forced
+    /// watermark and is emitted with the record, or waits for the next advance as any other.
+    pub fn window(&mut self, partition: i32, window: &Shown<'_>) {
+        let Some(truth) = window.truth else { return };
+        if !self.facts.settled || !window.shown.is_empty() {
+            return;
+        }
+        let complaint = || {
             format!(
-                "source partition {partition}, window {ticker}@{start}: never emitted, though it \
-                 holds {} events",
-                window.members.len()
+                "source partition {partition}, window {}@{}: never emitted, though it holds {} \
+                 events",
+                window.ticker,
+                window.start_ms,
+                truth.members.len()
+            )
+        };
+        if truth.revisions.is_empty() {
+            self.perhaps_open.push((truth.latest_ms, complaint()));
+        } else {
+            self.findings.add(complaint);
+        }
+    }
+
+    /// A partition has been seen: it is committed to its end.
+    pub fn partition(&mut self, case: &Case<'_>, log: &LogTruth) {
+        if !self.facts.settled {
+            return;
+        }
+        let committed = case.last_commit().map(|commit| commit.offset);
+        let end = log.last_offset().map(|last| last.saturating_add(1));
+        self.findings.require(committed >= end, || {
+            format!(
+                "partition {}: committed up to {committed:?}, expected at least {end:?}",
+                case.partition
             )
         });
+    }
+
+    /// All partitions have been seen.
+    #[must_use]
+    pub fn finish(mut self) -> Verdict {
+        let facts = self.facts;
+        if !facts.settled && self.findings.is_empty() {
+            return Verdict::NotJudged {
+                reason: format!(
+                    "the run ended before the processor had the time to finish: {} ms after the \
+                     last record and fault",
+                    granted_ms(&facts.rules)
+                ),
+            };
+        }
+        for stuck in facts.stuck.iter().filter(|_| facts.settled) {
+            self.findings.add(|| stuck.clone());
+        }
+        let clock_ms = self.clock_ms.unwrap_or(i64::MAX);
+        for (latest_ms, complaint) in self.perhaps_open {
+            self.findings.require(latest_ms > clock_ms, || complaint);
+        }
+        self.findings.into_verdict(Property::Liveness).1
     }
 }
 

@@ -1,5 +1,6 @@
 //! Moments in the processing of one partition, and forced advances of its watermark.
 
+use crate::code::{Code, code_fields};
 use std::fmt;
 
 /// What happens at a moment.
@@ -77,5 +78,26 @@ pub struct Forced {
 impl fmt::Display for Forced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.position, self.watermark_ms)
+    }
+}
+
+code_fields!(Forced {
+    position,
+    watermark_ms
+});
+code_fields!(Moment { offset, happening });
+
+impl Code for Happening {
+    fn put(&self, to: &mut Vec<u8>) {
+        match self {
+            Happening::Idle(watermark_ms) => Some(*watermark_ms),
+            Happening::Record => None,
+        }
+        .put(to);
+    }
+
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        <Option<i64> as Code>::take(from)
+            .map(|forced| forced.map_or(Happening::Record, Happening::Idle))
     }
 }

@@ -1,69 +1,28 @@
 //! Property 5: per ticker, results appear in the order of the log. Also: what one moment causes
 //! comes in the promised order (first the correction, then windows by end and ticker).
 
-use crate::Case;
-use crate::evidence::{Kind, Output};
+use crate::case::Shown;
+use crate::evidence::Output;
 use crate::moment::Moment;
-use crate::verdict::{Findings, Property};
+use crate::verdict::Findings;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-/// Judges a case.
-#[must_use]
-pub fn check(case: &Case<'_>) -> Findings {
-    let mut findings = Findings::of(Property::Order);
-    for partition in case.evidence.partitions() {
-        for pair in case.evidence.of_partition(partition).windows(2) {
-            findings.require(rank(&pair[0]) < rank(&pair[1]), || {
-                format!(
-                    "{}: has a later sequence than {}",
-                    pair[1].place(),
-                    pair[0].place()
-                )
-            });
-        }
-    }
-    per_ticker(case, &mut findings);
-    findings
+/// Judges one partition: its windows, its outputs in the order of the log, then in that of their
+/// sequences.
+#[derive(Debug, Default)]
+pub struct Check {
+    newest_of_ticker: BTreeMap<String, Rc<Output>>,
+    newest: Option<Rc<Output>>,
 }
 
-/// What decides the order of outputs of one source partition.
-fn rank<'b>(output: &'b Output<'_>) -> (Moment, bool, i64, &'b str) {
-    let (window_end, ticker) = match &output.row {
-        Ok(row) => (row.window_end, row.ticker.as_str()),
-        Err(_) => (i64::MIN, ""),
-    };
-    (output.moment, output.revision == 0, window_end, ticker)
-}
-
-/// All results of a ticker stand in one partition of the output topic, in the order of the log, and
-/// the revisions of a window in their order.
-fn per_ticker(case: &Case<'_>, findings: &mut Findings) {
-    let mut newest: BTreeMap<(i32, &str), &Output<'_>> = BTreeMap::new();
-    let mut revisions: BTreeMap<(i32, &str, i64), i64> = BTreeMap::new();
-    let outputs = case.evidence.in_log_order(Kind::Result);
-    for output in outputs {
-        let Ok(row) = &output.row else {
-            continue;
-        };
-        let ticker = (output.source_partition, row.ticker.as_str());
-        if let Some(before) = newest.insert(ticker, output) {
-            findings.require(before.record.partition == output.record.partition, || {
-                format!(
-                    "{}: stands in another partition than {}",
-                    output.place(),
-                    before.place()
-                )
-            });
-            findings.require(before.moment <= output.moment, || {
-                format!("{}: stands behind {}", output.place(), before.place())
-            });
-        }
-        let window = (
-            output.source_partition,
-            row.ticker.as_str(),
-            row.window_start,
-        );
-        if let Some(before) = revisions.insert(window, output.revision) {
+impl Check {
+    /// A window: in the order of the log, its revisions rise.
+    pub fn window(&mut self, window: &Shown<'_>, findings: &mut Findings) {
+        let mut in_log: Vec<&Output> = window.shown.iter().map(Rc::as_ref).collect();
+        in_log.sort_by_key(|output| (output.partition, output.offset));
+        for pair in in_log.windows(2) {
+            let (before, output) = (pair[0].revision, pair[1]);
             findings.require(before < output.revision, || {
                 format!(
                     "{}: stands behind revision {before} of its window",
@@ -72,6 +31,52 @@ fn per_ticker(case: &Case<'_>, findings: &mut Findings) {
             });
         }
     }
+
+    /// The next output in the order of the log: all results of a ticker stand in one partition of
+    /// the output topic, in the order of the input.
+    pub fn in_log(&mut self, output: &Rc<Output>, findings: &mut Findings) {
+        let Ok(window) = &output.window else {
+            return;
+        };
+        let Some(newest) = self.newest_of_ticker.get_mut(&window.ticker) else {
+            let ticker = window.ticker.clone();
+            self.newest_of_ticker.insert(ticker, Rc::clone(output));
+            return;
+        };
+        let before = std::mem::replace(newest, Rc::clone(output));
+        findings.require(before.partition == output.partition, || {
+            format!(
+                "{}: stands in another partition than {}",
+                output.place(),
+                before.place()
+            )
+        });
+        findings.require(before.moment <= output.moment, || {
+            format!("{}: stands behind {}", output.place(), before.place())
+        });
+    }
+
+    /// The next output in the order of sequences.
+    pub fn in_sequence(&mut self, output: &Rc<Output>, findings: &mut Findings) {
+        if let Some(before) = self.newest.replace(Rc::clone(output)) {
+            findings.require(rank(&before) < rank(output), || {
+                format!(
+                    "{}: has a later sequence than {}",
+                    output.place(),
+                    before.place()
+                )
+            });
+        }
+    }
+}
+
+/// What decides the order of outputs of one source partition.
+fn rank(output: &Output) -> (Moment, bool, i64, &str) {
+    let (window_end, ticker) = match &output.window {
+        Ok(window) => (window.end_ms, window.ticker.as_str()),
+        Err(_) => (i64::MIN, ""),
+    };
+    (output.moment, output.revision == 0, window_end, ticker)
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 //! by hand); how it is written follows the wire format.
 
 use crate::conservation::md5_hex;
-use crate::evidence::Kind;
+use crate::evidence::{Evidence, Kind};
 use crate::history::{CommittedOffset, History, Rules, TopicRecord};
 use crate::moment::{Forced, Moment};
 use crate::oracle::reading::correlation_text;
 use crate::oracle::{Content, Fate, Oracle, PartitionTruth, Refusal, WindowTruth};
-use crate::verdict::Property;
+use crate::spill::Scratch;
+use crate::verdict::{Property, Verdicts};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -25,6 +26,9 @@ const IDLE_AT_S: i64 = 300;
 
 /// Moment (second of the story) at which it ends.
 const ENDED_AT_S: i64 = 400;
+
+/// Memory of a sorter when a story is judged a second time: two or three outputs.
+const SPILLED_BYTES_MAX: usize = 2_000;
 
 /// A story as it grows.
 pub struct Story {
@@ -252,6 +256,21 @@ pub fn stalled() -> History {
     story.finish()
 }
 
+/// The forced advances that the outputs and commit records of a history declare.
+pub fn declared(history: &History) -> BTreeMap<i32, Vec<Forced>> {
+    let mut evidence = Evidence::new(&history.commits, &Scratch::memory());
+    for record in &history.outputs {
+        evidence
+            .take(Kind::Result, record)
+            .expect("nothing is spilled");
+    }
+    let known = evidence.known;
+    known
+        .partitions()
+        .map(|partition| (partition, known.forced_advances(partition)))
+        .collect()
+}
+
 /// What decides the order of outputs: moment, first result, window end, ticker.
 type Rank<'a> = (Moment, bool, i64, &'a str);
 
@@ -477,14 +496,23 @@ fn commit_record(
     }
 }
 
+/// What the checkers say of a history: the same whether it fits into memory or not.
+fn judged(history: &History) -> Verdicts {
+    let verdicts = crate::judge(history);
+    let scratch = Scratch::folder(std::env::temp_dir(), SPILLED_BYTES_MAX);
+    let spilled = crate::judge::judge_within(history, &scratch);
+    assert_eq!(spilled.expect("there is scratch space"), verdicts);
+    verdicts
+}
+
 /// The properties that a history fails.
 pub fn failed(history: &History) -> Vec<Property> {
-    crate::judge(history).failed()
+    judged(history).failed()
 }
 
 /// The kept messages of all violations, one a line.
 pub fn messages(history: &History) -> String {
-    crate::judge(history)
+    judged(history)
         .violations()
         .map(|violation| format!("{}: {}\n", violation.property, violation.message))
         .collect()

@@ -1,13 +1,13 @@
 //! Property 3: the revisions of every window are what the oracle computes, its event set included.
 //! No window is missing, none invented, and each correction names the values that it replaces.
 
-use crate::Case;
+use crate::case::{Case, Shown};
 use crate::conservation::md5_hex;
 use crate::evidence::{Kind, Output, Row};
 use crate::moment::Moment;
-use crate::oracle::{Content, PartitionTruth, WindowTruth};
-use crate::verdict::{Findings, Property};
-use std::collections::BTreeMap;
+use crate::oracle::{Content, WindowTruth};
+use crate::verdict::Findings;
+use std::rc::Rc;
 
 /// Fields of a result in their order.
 const FIELDS: [&str; 15] = [
@@ -41,82 +41,56 @@ const REPLACED: [&str; 9] = [
     "revision",
 ];
 
-/// Windows of one partition by (ticker, start), each with its visible revisions.
-type Shown<'a, 'b> = BTreeMap<(&'b str, i64), Vec<(&'b Output<'a>, &'b Row<'a>)>>;
-
-/// Judges a case.
-#[must_use]
-pub fn check(case: &Case<'_>) -> Findings {
-    let mut findings = Findings::of(Property::WindowCorrectness);
-    let mut partitions = case.evidence.partitions();
-    partitions.extend(case.oracle.partitions().map(|(partition, _)| partition));
-    partitions.sort_unstable();
-    partitions.dedup();
-    for partition in partitions {
-        let shown = shown_windows(case, partition, &mut findings);
-        let truth = case.oracle.partition(partition);
-        for ((ticker, start), revisions) in &shown {
-            match truth.windows.get(&((*ticker).to_owned(), *start)) {
-                Some(window) => window_revisions(window, revisions, &mut findings),
-                None => findings.add(|| {
-                    format!(
-                        "{}: the log has no accepted event of this window",
-                        revisions[0].0.place()
-                    )
-                }),
+/// Judges one window.
+pub fn window(case: &Case<'_>, window: &Shown<'_>, findings: &mut Findings) {
+    match window.truth {
+        Some(truth) => {
+            window_revisions(truth, window.shown, findings);
+            if let Some(horizon) = case.horizon {
+                complete(case.partition, truth, horizon, window.shown, findings);
             }
         }
-        if let Some(horizon) = case.horizon(partition) {
-            complete(partition, truth, horizon, &shown, &mut findings);
-        }
+        None => findings.add(|| {
+            format!(
+                "{}: the log has no accepted event of this window",
+                window.shown[0].place()
+            )
+        }),
     }
-    findings
 }
 
-fn shown_windows<'a, 'b>(
-    case: &'b Case<'a>,
-    partition: i32,
-    findings: &mut Findings,
-) -> Shown<'a, 'b> {
-    let mut shown = Shown::new();
-    let outputs = case.evidence.of_partition(partition).iter();
-    for output in outputs.filter(|output| output.kind == Kind::Result) {
-        match &output.row {
-            Ok(row) => shown
-                .entry((row.ticker.as_str(), row.window_start))
-                .or_default()
-                .push((output, row)),
-            Err(why) => findings.add(|| format!("{}: {why}", output.place())),
-        }
+/// Judges a result by itself: its value names a window.
+pub fn result_is_readable(output: &Output, findings: &mut Findings) {
+    if let (Kind::Result, Err(why)) = (output.kind, &output.window) {
+        findings.add(|| format!("{}: {why}", output.place()));
     }
-    for revisions in shown.values_mut() {
-        revisions.sort_by_key(|(output, _)| (output.revision, output.sequence));
-    }
-    shown
 }
 
 /// Revisions 0..n, each right, each with what it replaces.
-fn window_revisions(
-    window: &WindowTruth,
-    revisions: &[(&Output<'_>, &Row<'_>)],
-    findings: &mut Findings,
-) {
+fn window_revisions(window: &WindowTruth, revisions: &[Rc<Output>], findings: &mut Findings) {
     let mut replaced = None;
-    for (expected, (output, row)) in (0_i64..).zip(revisions) {
+    for (expected, output) in (0_i64..).zip(revisions) {
         if output.revision != expected {
             findings.add(|| format!("{}: expected revision {expected}", output.place()));
             return;
         }
-        if let Err(why) = result(window, output, row, replaced) {
+        let row = match output.text().and_then(Row::read) {
+            Ok(row) => row,
+            Err(why) => {
+                findings.add(|| format!("{}: {why}", output.place()));
+                return;
+            }
+        };
+        if let Err(why) = result(window, output, &row, replaced.as_ref()) {
             findings.add(|| format!("{}: {why}", output.place()));
         }
         due(window, output, findings);
-        replaced = Some(*row);
+        replaced = Some(row);
     }
 }
 
 /// It was emitted with what makes it due: not earlier, and not later.
-fn due(window: &WindowTruth, output: &Output<'_>, findings: &mut Findings) {
+fn due(window: &WindowTruth, output: &Output, findings: &mut Findings) {
     let revision = usize::try_from(output.revision)
         .ok()
         .and_then(|number| window.revisions.get(number));
@@ -142,14 +116,14 @@ fn due(window: &WindowTruth, output: &Output<'_>, findings: &mut Findings) {
 /// One result: envelope, fields and what it replaces.
 fn result(
     window: &WindowTruth,
-    output: &Output<'_>,
+    output: &Output,
     row: &Row<'_>,
     replaced: Option<&Row<'_>>,
 ) -> Result<(), String> {
     let content = window
         .content_at(output.moment)
         .ok_or("there is no event of this window at or before its cause")?;
-    envelope(window, output, row, &content)?;
+    envelope(window, output, &content)?;
     let names: Vec<&str> = row.fields.iter().map(|(name, _)| name.as_str()).collect();
     if names != FIELDS {
         return Err(format!("its fields are {names:?}, expected {FIELDS:?}"));
@@ -164,24 +138,19 @@ fn result(
     exact_field(row, "previous", &previous_text(replaced))
 }
 
-fn envelope(
-    window: &WindowTruth,
-    output: &Output<'_>,
-    row: &Row<'_>,
-    content: &Content,
-) -> Result<(), String> {
+fn envelope(window: &WindowTruth, output: &Output, content: &Content) -> Result<(), String> {
     if output.event_set_hash != content.event_set_hash {
         return Err(format!(
             "header `event-set-hash` is {}, expected {}",
             output.event_set_hash, content.event_set_hash
         ));
     }
-    if output.record.key.as_deref() != Some(row.ticker.as_bytes()) {
+    if output.key.as_deref() != Some(window.ticker.as_bytes()) {
         return Err("its key is not its ticker".to_owned());
     }
     let correlation_id = md5_hex(&format!(
         "{}_{}",
-        row.ticker,
+        window.ticker,
         window.start_ms.div_euclid(1000)
     ));
     if output.correlation_id != correlation_id {
@@ -190,10 +159,10 @@ fn envelope(
             output.correlation_id
         ));
     }
-    if output.record.timestamp_ms != window.end_ms - 1 {
+    if output.timestamp_ms != window.end_ms - 1 {
         return Err(format!(
             "its Kafka timestamp is {}, expected the window's last millisecond, {}",
-            output.record.timestamp_ms,
+            output.timestamp_ms,
             window.end_ms - 1
         ));
     }
@@ -232,40 +201,37 @@ fn previous_text(replaced: Option<&Row<'_>>) -> String {
 /// Every revision that must have been emitted is there, and the last one holds all events.
 fn complete(
     partition: i32,
-    truth: &PartitionTruth,
+    truth: &WindowTruth,
     horizon: Moment,
-    shown: &Shown<'_, '_>,
+    shown: &[Rc<Output>],
     findings: &mut Findings,
 ) {
-    for ((ticker, start), window) in &truth.windows {
-        let expected = window.revisions_until(horizon);
-        let revisions = shown.get(&(ticker.as_str(), *start));
-        let found = revisions.map_or(0, Vec::len);
-        findings.require(found == expected.len(), || {
+    let expected = truth.revisions_until(horizon);
+    findings.require(shown.len() == expected.len(), || {
+        format!(
+            "source partition {partition}, window {}@{}: expected {} revisions, found {}",
+            truth.ticker,
+            truth.start_ms,
+            expected.len(),
+            shown.len()
+        )
+    });
+    let (Some(last), Some(expected)) = (shown.last(), expected.last()) else {
+        return;
+    };
+    findings.require(
+        last.event_set_hash == expected.content.event_set_hash,
+        || {
             format!(
-                "source partition {partition}, window {ticker}@{start}: expected {} revisions, \
-                 found {found}",
-                expected.len()
+                "{}: the last revision holds {} events, expected {} (event sets {} and {})",
+                last.place(),
+                last.count(),
+                expected.content.count,
+                last.event_set_hash,
+                expected.content.event_set_hash
             )
-        });
-        let last = revisions.and_then(|revisions| revisions.last());
-        let (Some(last), Some(expected)) = (last, expected.last()) else {
-            continue;
-        };
-        findings.require(
-            last.0.event_set_hash == expected.content.event_set_hash,
-            || {
-                format!(
-                    "{}: the last revision holds {} events, expected {} (event sets {} and {})",
-                    last.0.place(),
-                    last.1.count,
-                    expected.content.count,
-                    last.0.event_set_hash,
-                    expected.content.event_set_hash
-                )
-            },
-        );
-    }
+        },
+    );
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! One dead letter: what it says of the record that it points to, and whether it holds it.
 
 use super::md5_hex;
-use crate::Case;
 use crate::evidence::{Output, object_fields};
-use crate::history::TopicRecord;
+use crate::history::{Facts, TopicRecord};
 use crate::moment::Moment;
+use crate::oracle::Refusal;
 use crate::oracle::reading::correlation_text;
-use crate::oracle::{Fate, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -29,22 +28,25 @@ const FRAME_BYTES_MAX: usize = 1_000;
 /// The content of a dead letter.
 pub(super) struct Letter<'a> {
     fields: Vec<(String, &'a str)>,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
+    partition: i32,
+    offset: i64,
 }
 
 impl<'a> Letter<'a> {
-    pub(super) fn read(output: &Output<'a>) -> Result<Self, String> {
-        let value = output.record.value.as_deref().ok_or("the value is null")?;
-        let text = std::str::from_utf8(value).map_err(|_| "the value is not UTF-8".to_owned())?;
+    pub(super) fn read(output: &'a Output) -> Result<Self, String> {
         let mut letter = Letter {
-            fields: object_fields(text)?,
+            fields: object_fields(output.text()?)?,
             partition: 0,
             offset: 0,
         };
         letter.partition = letter.parsed("partition")?;
         letter.offset = letter.parsed("offset")?;
         Ok(letter)
+    }
+
+    /// Partition and offset of the input record that it points to.
+    pub(super) fn pointed(&self) -> (i32, i64) {
+        (self.partition, self.offset)
     }
 
     /// A field as it is written.
@@ -74,40 +76,35 @@ impl<'a> Letter<'a> {
         }
     }
 
-    /// Compares it with the record that it points to.
-    pub(super) fn holds(&self, case: &Case<'_>, output: &Output<'_>) -> Result<(), String> {
-        let history = case.history;
-        self.equal("topic", history.input_topic.clone())?;
-        let (partition, offset) = (self.partition, self.offset);
-        let key = |record: &TopicRecord| (record.partition, record.offset);
-        let Ok(at) = history
-            .input
-            .binary_search_by_key(&(partition, offset), key)
-        else {
-            return Err(format!(
-                "points to input partition {partition} offset {offset}, where there is no record"
-            ));
-        };
-        let source = &history.input[at];
+    /// It names this topic, and its headers name the record that it points to as their cause.
+    pub(super) fn belongs(&self, topic: &str, output: &Output) -> Result<(), String> {
+        self.equal("topic", topic.to_owned())?;
+        let (partition, offset) = self.pointed();
         if (output.source_partition, output.moment) != (partition, Moment::record(offset)) {
             return Err(format!(
                 "points to input partition {partition} offset {offset}, but its headers name another cause"
             ));
         }
-        let refusal = match case.oracle.partition(partition).fate(offset) {
-            Some(Fate::Refused(refusal)) => refusal,
-            Some(fate) => return Err(format!("points to a record that is {fate}, not refused")),
-            None => return Err("points to no record".to_owned()),
-        };
-        self.describes(refusal, source, output, &history.input_topic)?;
-        self.keeps(source, output, history.rules.max_message_bytes)
+        Ok(())
+    }
+
+    /// It says of the record that it points to what is so, and holds it.
+    pub(super) fn holds(
+        &self,
+        refusal: Refusal,
+        source: &TopicRecord,
+        output: &Output,
+        facts: &Facts,
+    ) -> Result<(), String> {
+        self.describes(refusal, source, output, &facts.input_topic)?;
+        self.keeps(source, output, facts.rules.max_message_bytes)
     }
 
     fn describes(
         &self,
         refusal: Refusal,
         source: &TopicRecord,
-        output: &Output<'_>,
+        output: &Output,
         topic: &str,
     ) -> Result<(), String> {
         self.equal("error_type", refusal.name().to_owned())?;
@@ -124,10 +121,10 @@ impl<'a> Letter<'a> {
                 output.correlation_id
             ));
         }
-        if output.record.timestamp_ms != source.timestamp_ms {
+        if output.timestamp_ms != source.timestamp_ms {
             return Err(format!(
                 "its Kafka timestamp is {}, expected that of the record, {}",
-                output.record.timestamp_ms, source.timestamp_ms
+                output.timestamp_ms, source.timestamp_ms
             ));
         }
         Ok(())
@@ -137,11 +134,11 @@ impl<'a> Letter<'a> {
     fn keeps(
         &self,
         source: &TopicRecord,
-        output: &Output<'_>,
+        output: &Output,
         message_bytes_max: usize,
     ) -> Result<(), String> {
         let has_pointer = self.text("pointer").is_some();
-        let lacks_key = has_pointer && output.record.key.is_none() && source.key.is_some();
+        let lacks_key = has_pointer && output.key.is_none() && source.key.is_some();
         let value = source.value.as_deref().filter(|_| !has_pointer);
         let key = source.key.as_deref().filter(|_| !lacks_key);
         let mut expected: Vec<String> = HEAD.map(str::to_owned).to_vec();
@@ -151,7 +148,7 @@ impl<'a> Letter<'a> {
         if !found.iter().copied().eq(&expected) {
             return Err(format!("its fields are {found:?}, expected {expected:?}"));
         }
-        if output.record.key.as_deref() != key {
+        if output.key.as_deref() != key {
             return Err("its key is not that of the record it points to".to_owned());
         }
         self.keeps_bytes("original", value)?;
@@ -196,11 +193,11 @@ impl<'a> Letter<'a> {
 /// Neither the original nor the key was left out of a pointer that would have fitted with it.
 fn left_out_for_size(
     source: &TopicRecord,
-    pointer: &Output<'_>,
+    pointer: &Output,
     lacks_key: bool,
     message_bytes_max: usize,
 ) -> Result<(), String> {
-    let pointer_bytes = pointer.record.value.as_ref().map_or(0, |value| value.len());
+    let pointer_bytes = pointer.value.as_ref().map_or(0, |value| value.len());
     let key = source.key.as_deref();
     let missing_key_bytes = if lacks_key {
         field_bytes("key", key).saturating_sub(field_bytes("key", None))

@@ -4,127 +4,253 @@
 //! the last revisions add up to the accepted events; the counters of every commit record agree.
 
 mod letter;
+mod pending;
 
-use crate::Case;
-use crate::evidence::{Commit, Kind};
+use crate::case::{Case, Shown};
+use crate::evidence::{Commit, Output, Pointing};
+use crate::history::TopicRecord;
 use crate::moment::Moment;
-use crate::oracle::{Fate, PartitionTruth};
-use crate::verdict::{Findings, Property};
+use crate::oracle::{Fate, LogTruth, Refusal};
+use crate::spill::{Scratch, Sorted, Sorter};
+use crate::verdict::Findings;
 use letter::Letter;
 use md5::{Digest, Md5};
-use std::collections::BTreeMap;
+use pending::Pending;
 use std::fmt::Write as _;
+use std::io;
+use std::iter::Peekable;
 
-/// Judges a case.
-#[must_use]
-pub fn check(case: &Case<'_>) -> Findings {
-    let mut findings = Findings::of(Property::Conservation);
-    let copies = dead_letter_copies(case, &mut findings);
-    for (partition, truth) in case.oracle.partitions() {
-        let Some(horizon) = case.horizon(partition) else {
-            continue;
-        };
-        refused_records(partition, truth, horizon, &copies, &mut findings);
-        accepted_records(case, partition, truth, horizon, &mut findings);
-    }
-    for commit in &case.evidence.commits {
-        counters(
-            case.oracle.partition(commit.partition),
-            commit,
-            &mut findings,
-        );
-    }
-    findings
+/// The input record that a dead letter points to: partition and offset.
+///
+/// # Errors
+/// When the letter cannot be read.
+pub fn pointed(output: &Output) -> Result<(i32, i64), String> {
+    Letter::read(output).map(|letter| letter.pointed())
 }
 
-/// How many dead letters point to each input record; complains about those that point to no refused
-/// record, or do not hold it as it was.
-fn dead_letter_copies(case: &Case<'_>, findings: &mut Findings) -> BTreeMap<(i32, i64), u64> {
-    let mut copies = BTreeMap::new();
-    for letter in case.evidence.in_log_order(Kind::DeadLetter) {
-        match Letter::read(letter) {
-            Ok(content) => {
-                *copies
-                    .entry((content.partition, content.offset))
-                    .or_default() += 1;
-                if let Err(why) = content.holds(case, letter) {
-                    findings.add(|| format!("{}: {why}", letter.place()));
-                }
-            }
-            Err(why) => findings.add(|| format!("{}: {why}", letter.place())),
+/// Dead letters by the record that they point to.
+pub type Letters = Peekable<Sorted<Pointing>>;
+
+/// Judges one partition: its records as they are read, then its windows, then the whole.
+#[derive(Debug)]
+pub struct Check<'a> {
+    case: &'a Case<'a>,
+    /// How many dead letters point to each record; 255 means that or more.
+    copies: Vec<u8>,
+    pending: Sorter<Pending>,
+    events_expected: i64,
+    events_found: i64,
+    results: ResultsDue,
+}
+
+impl<'a> Check<'a> {
+    /// Begins.
+    #[must_use]
+    pub fn new(case: &'a Case<'a>, scratch: &Scratch) -> Self {
+        Self {
+            case,
+            copies: Vec::new(),
+            pending: Sorter::new(scratch),
+            events_expected: 0,
+            events_found: 0,
+            results: ResultsDue::at(case.commits.iter().map(|commit| commit.moment())),
         }
     }
-    copies
-}
 
-/// Every refused record has exactly one dead letter.
-fn refused_records(
-    partition: i32,
-    truth: &PartitionTruth,
-    horizon: Moment,
-    copies: &BTreeMap<(i32, i64), u64>,
-    findings: &mut Findings,
-) {
-    let done = truth
-        .fates()
-        .take_while(|(offset, _)| *offset < horizon.position());
-    for (offset, fate) in done {
-        let found = copies.get(&(partition, offset)).copied().unwrap_or(0);
-        let expected = u64::from(matches!(fate, Fate::Refused(_)));
-        findings.require(found == expected, || {
+    /// The next record of the log, and what it is by itself: its dead letters hold it as it is.
+    ///
+    /// # Errors
+    /// When scratch space cannot be used.
+    pub fn record(
+        &mut self,
+        record: &TopicRecord,
+        read: Result<(), Refusal>,
+        letters: &mut Letters,
+        findings: &mut Findings,
+    ) -> io::Result<()> {
+        let here = (self.case.partition, record.offset);
+        pointing_nowhere(here, letters, findings)?;
+        let mut copies = 0_u8;
+        while let Some(pointing) = next_before((here.0, here.1.saturating_add(1)), letters)? {
+            copies = copies.saturating_add(1);
+            self.letter(&pointing.letter, record, read, findings)?;
+        }
+        self.copies.push(copies);
+        Ok(())
+    }
+
+    /// A letter that points to a valid event says rightly that it was too late, or is wrong: that
+    /// is known when all of the log is.
+    fn letter(
+        &mut self,
+        output: &Output,
+        record: &TopicRecord,
+        read: Result<(), Refusal>,
+        findings: &mut Findings,
+    ) -> io::Result<()> {
+        let facts = self.case.facts;
+        let judged = Letter::read(output).and_then(|letter| {
+            letter.belongs(&facts.input_topic, output)?;
+            let refusal = read.err().unwrap_or(Refusal::TooLate);
+            Ok(letter.holds(refusal, record, output, facts))
+        });
+        match (judged, read) {
+            (Err(why), _) | (Ok(Err(why)), Err(_)) => {
+                findings.add(|| format!("{}: {why}", output.place()));
+                Ok(())
+            }
+            (Ok(Ok(())), Err(_)) => Ok(()),
+            (Ok(judged), Ok(())) => self.pending.push(Pending {
+                offset: record.offset,
+                place: output.place(),
+                judged,
+            }),
+        }
+    }
+
+    /// A window: the counts of last revisions add up to the events of the windows that fired.
+    pub fn window(&mut self, window: &Shown<'_>) {
+        if let Some(truth) = window.truth {
+            for revision in &truth.revisions {
+                self.results.count(revision.moment);
+            }
+            if let Some(horizon) = self.case.horizon {
+                let last = truth.revisions_until(horizon).last();
+                self.events_expected += last.map_or(0, |revision| revision.content.count);
+            }
+        }
+        let counts = window
+            .shown
+            .iter()
+            .map(|output| (output.revision, output.count()));
+        let last = counts.chain([(-1, 0)]).max();
+        self.events_found += last.map_or(0, |(_, count)| count);
+    }
+
+    /// Everything has been seen.
+    ///
+    /// # Errors
+    /// When scratch space cannot be read.
+    pub fn finish(mut self, log: &LogTruth, findings: &mut Findings) -> io::Result<()> {
+        let pending = std::mem::replace(&mut self.pending, Sorter::new(&Scratch::memory()));
+        for pending in pending.sorted()? {
+            pending?.settle(log, findings);
+        }
+        self.refused_records(log, findings);
+        self.accepted_records(findings);
+        for commit in &self.case.commits {
+            let results = self.results.until(commit.moment());
+            counters(log, commit, results, findings);
+        }
+        Ok(())
+    }
+
+    /// Every refused record has exactly one dead letter.
+    fn refused_records(&self, log: &LogTruth, findings: &mut Findings) {
+        let Some(horizon) = self.case.horizon else {
+            return;
+        };
+        let done = log
+            .fates()
+            .take_while(|(offset, _)| *offset < horizon.position());
+        for ((offset, fate), found) in done.zip(&self.copies) {
+            let expected = u8::from(matches!(fate, Fate::Refused(_)));
+            findings.require(*found == expected, || {
+                format!(
+                    "input partition {} offset {offset} is {fate}: expected {expected} dead \
+                     letters that point to it, found {found}",
+                    self.case.partition
+                )
+            });
+        }
+    }
+
+    fn accepted_records(&self, findings: &mut Findings) {
+        let (found, expected) = (self.events_found, self.events_expected);
+        let is_judged = self.case.horizon.is_some();
+        findings.require(!is_judged || found == expected, || {
             format!(
-                "input partition {partition} offset {offset} is {fate}: expected {expected} dead \
-                 letters that point to it, found {found}"
+                "input partition {}: the last revisions of its windows hold {found} events, \
+                 expected {expected} accepted events in windows that fired",
+                self.case.partition
             )
         });
     }
 }
 
-/// The counts of the last revisions add up to the events of the windows that fired.
-fn accepted_records(
-    case: &Case<'_>,
-    partition: i32,
-    truth: &PartitionTruth,
-    horizon: Moment,
+/// The next letter that points to what lies before `place`.
+fn next_before(place: (i32, i64), letters: &mut Letters) -> io::Result<Option<Pointing>> {
+    let is_before = |pointing: &io::Result<Pointing>| {
+        pointing.as_ref().map_or(true, |pointing| {
+            (pointing.partition, pointing.offset) < place
+        })
+    };
+    letters.next_if(is_before).transpose()
+}
+
+/// Complains about the letters that point to what lies before `place`: there is no record.
+///
+/// # Errors
+/// When scratch space cannot be read.
+pub fn pointing_nowhere(
+    place: (i32, i64),
+    letters: &mut Letters,
     findings: &mut Findings,
-) {
-    let expected: i64 = truth
-        .windows
-        .values()
-        .filter_map(|window| window.revisions_until(horizon).last())
-        .map(|revision| revision.content.count)
-        .sum();
-    let mut last = BTreeMap::new();
-    for output in case.evidence.of_partition(partition) {
-        if let Ok(row) = &output.row {
-            let newest = last
-                .entry((&row.ticker, row.window_start))
-                .or_insert((-1, 0));
-            *newest = (*newest).max((output.revision, row.count));
+) -> io::Result<()> {
+    while let Some(pointing) = next_before(place, letters)? {
+        findings.add(|| {
+            format!(
+                "{}: points to input partition {} offset {}, where there is no record",
+                pointing.letter.place(),
+                pointing.partition,
+                pointing.offset
+            )
+        });
+    }
+    Ok(())
+}
+
+/// How many results are due at each of some moments.
+#[derive(Debug)]
+struct ResultsDue {
+    moments: Vec<Moment>,
+    /// Of each moment those that are due at it and not at the one before.
+    due: Vec<u64>,
+}
+
+impl ResultsDue {
+    fn at(moments: impl Iterator<Item = Moment>) -> Self {
+        let mut moments: Vec<Moment> = moments.collect();
+        moments.sort_unstable();
+        moments.dedup();
+        Self {
+            due: vec![0; moments.len()],
+            moments,
         }
     }
-    let found: i64 = last.values().map(|(_, count)| *count).sum();
-    findings.require(found == expected, || {
-        format!(
-            "input partition {partition}: the last revisions of its windows hold {found} events, \
-             expected {expected} accepted events in windows that fired"
-        )
-    });
+
+    fn count(&mut self, result: Moment) {
+        let first = self.moments.partition_point(|moment| *moment < result);
+        if let Some(due) = self.due.get_mut(first) {
+            *due += 1;
+        }
+    }
+
+    fn until(&self, moment: Moment) -> u64 {
+        let until = self.moments.partition_point(|known| *known <= moment);
+        self.due[..until].iter().sum()
+    }
 }
 
 /// The counters of a commit record.
-fn counters(truth: &PartitionTruth, commit: &Commit, findings: &mut Findings) {
-    let expected = truth.counted_below(commit.offset);
+fn counters(log: &LogTruth, commit: &Commit, results: u64, findings: &mut Findings) {
+    let expected = log.counted_below(commit.offset);
     let pairs = [
         ("records", commit.records, expected.records()),
         ("accepted", commit.accepted, expected.accepted),
         ("duplicates", commit.duplicates, expected.duplicates),
         ("dead letters", commit.dead_letters, expected.refused),
-        (
-            "results",
-            commit.results,
-            truth.results_until(commit.moment()),
-        ),
+        ("results", commit.results, results),
     ];
     for (name, found, expected) in pairs {
         findings.require(found == expected, || {

@@ -1,160 +1,156 @@
 //! What outputs and commit records say of themselves.
 //!
-//! Comes in: the recorded output, dead-letter and offset records. Goes out: [`Output`]s grouped by
-//! source partition in sequence order, [`Commit`]s in their order, and complaints about those that
-//! could not be read. Never here: whether what they say is true.
+//! Comes in: the recorded output, dead-letter and offset records, in any order. Goes out:
+//! [`Output`]s, once in each order that the checkers need; [`Commit`]s in their order, and
+//! complaints about those that could not be read. Never here: whether what they say is true.
 
 mod commit;
+mod orders;
 mod output;
 
 pub use commit::Commit;
-pub use output::{Kind, Output, Owner, Row, object_fields};
+pub use orders::{InLog, InSequence, InWindow, Pointing};
+pub use output::{Kind, Output, Owner, Row, Window, object_fields};
 
-use crate::history::History;
-use crate::moment::Forced;
-use std::collections::BTreeMap;
+use crate::conservation::pointed;
+use crate::history::{CommittedOffset, TopicRecord};
+use crate::moment::{Forced, Moment};
+use crate::spill::{Scratch, Sorter};
+use crate::verdict::{Findings, Property};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::rc::Rc;
 
 /// Everything that the processor published, read.
 #[derive(Debug)]
-pub struct Evidence<'a> {
-    /// Results and dead letters, sorted by (source partition, sequence, then where they stand).
-    outputs: Vec<Output<'a>>,
-    /// Commit records in the order in which they became visible.
-    pub commits: Vec<Commit>,
+pub struct Evidence {
+    /// All outputs as they stand in their topics.
+    pub in_log: Sorter<InLog>,
+    /// All outputs by sequence.
+    pub in_sequence: Sorter<InSequence>,
+    /// Results whose window could be read, by window.
+    pub in_window: Sorter<InWindow>,
+    /// Dead letters by the input record that they point to.
+    pub pointing: Sorter<Pointing>,
+    /// What is small enough to be known at any time.
+    pub known: Known,
     /// One complaint for each output or commit record that could not be read.
-    pub unreadable: Vec<String>,
+    pub unreadable: Findings,
+    /// One complaint for each dead letter that points nowhere.
+    pub pointless: Findings,
 }
 
-impl<'a> Evidence<'a> {
-    /// Reads all outputs and commit records of a history.
-    #[must_use]
-    pub fn of(history: &'a History) -> Self {
-        let mut outputs = Vec::new();
-        let mut unreadable = Vec::new();
-        let results = history.outputs.iter().map(|record| (Kind::Result, record));
-        let dead = history
-            .dead_letters
-            .iter()
-            .map(|record| (Kind::DeadLetter, record));
-        for (kind, record) in results.chain(dead) {
-            match Output::read(kind, record) {
-                Ok(output) => outputs.push(output),
-                Err(why) => unreadable.push(format!(
-                    "{kind} at partition {} offset {}: {why}",
-                    record.partition, record.offset
-                )),
-            }
+/// Commit records, and what outputs say of their partitions.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Commit records in the order in which they became visible.
+    pub commits: Vec<Commit>,
+    shown_until: BTreeMap<i32, Moment>,
+    forced: BTreeMap<i32, BTreeSet<Forced>>,
+}
+
+impl Known {
+    fn declare(&mut self, partition: i32, forced: Option<Forced>) {
+        if let Some(forced) = forced {
+            self.forced.entry(partition).or_default().insert(forced);
         }
-        outputs.sort_by_key(|output| {
-            (
-                output.source_partition,
-                output.sequence,
-                output.kind,
-                output.record.partition,
-                output.record.offset,
-            )
-        });
-        let mut commits = Vec::new();
-        for committed in &history.commits {
-            match Commit::read(committed) {
-                Ok(commit) => commits.push(commit),
-                Err(why) => unreadable.push(format!(
-                    "commit record of partition {} at offset {}: {why}",
-                    committed.partition, committed.offset
-                )),
-            }
-        }
-        Self {
-            outputs,
-            commits,
-            unreadable,
-        }
-    }
-
-    /// All outputs, by source partition and sequence.
-    #[must_use]
-    pub fn outputs(&self) -> &[Output<'a>] {
-        &self.outputs
-    }
-
-    /// The outputs of one source partition in sequence order.
-    #[must_use]
-    pub fn of_partition(&self, source_partition: i32) -> &[Output<'a>] {
-        let from = self
-            .outputs
-            .partition_point(|output| output.source_partition < source_partition);
-        let until = self
-            .outputs
-            .partition_point(|output| output.source_partition <= source_partition);
-        &self.outputs[from..until]
-    }
-
-    /// The outputs of one topic in the order of that topic: by (partition, offset).
-    #[must_use]
-    pub fn in_log_order(&self, kind: Kind) -> Vec<&Output<'a>> {
-        let mut outputs: Vec<_> = self
-            .outputs
-            .iter()
-            .filter(|output| output.kind == kind)
-            .collect();
-        outputs.sort_by_key(|output| (output.record.partition, output.record.offset));
-        outputs
-    }
-
-    /// The commit records of one partition in their order.
-    pub fn commits_of(&self, partition: i32) -> impl Iterator<Item = &Commit> {
-        self.commits
-            .iter()
-            .filter(move |commit| commit.partition == partition)
-    }
-
-    /// The last commit record of a partition.
-    #[must_use]
-    pub fn last_commit(&self, partition: i32) -> Option<&Commit> {
-        self.commits
-            .iter()
-            .rev()
-            .find(|commit| commit.partition == partition)
     }
 
     /// Every source partition that an output or a commit record names.
-    #[must_use]
-    pub fn partitions(&self) -> Vec<i32> {
-        let mut partitions: Vec<i32> = self
-            .outputs
-            .iter()
-            .map(|output| output.source_partition)
-            .chain(self.commits.iter().map(|commit| commit.partition))
-            .collect();
-        partitions.sort_unstable();
-        partitions.dedup();
-        partitions
+    pub fn partitions(&self) -> impl Iterator<Item = i32> {
+        let committed = self.commits.iter().map(|commit| commit.partition);
+        self.shown_until.keys().copied().chain(committed)
     }
 
-    /// The forced advances that outputs and commit records declare, by partition, sorted by
+    /// The latest moment of which an output of this partition is visible.
+    #[must_use]
+    pub fn shown_until(&self, partition: i32) -> Option<Moment> {
+        self.shown_until.get(&partition).copied()
+    }
+
+    /// The forced advances that outputs and commit records of a partition declare, sorted by
     /// (position, watermark).
     #[must_use]
-    pub fn forced_advances(&self) -> BTreeMap<i32, Vec<Forced>> {
-        let mut by_partition: BTreeMap<i32, Vec<Forced>> = BTreeMap::new();
-        let declared = self
-            .outputs
-            .iter()
-            .filter_map(|output| Some((output.source_partition, output.forced?)))
-            .chain(
-                self.commits
-                    .iter()
-                    .filter_map(|commit| Some((commit.partition, commit.forced?))),
-            );
-        for (partition, forced) in declared {
-            let advances = by_partition.entry(partition).or_default();
-            if advances.last() != Some(&forced) {
-                advances.push(forced);
+    pub fn forced_advances(&self, partition: i32) -> Vec<Forced> {
+        let declared = self.forced.get(&partition).into_iter().flatten();
+        declared.copied().collect()
+    }
+}
+
+impl Evidence {
+    /// Reads the commit records; outputs are to be taken in one by one.
+    #[must_use]
+    pub fn new(commits: &[CommittedOffset], scratch: &Scratch) -> Self {
+        let mut evidence = Self {
+            in_log: Sorter::new(scratch),
+            in_sequence: Sorter::new(scratch),
+            in_window: Sorter::new(scratch),
+            pointing: Sorter::new(scratch),
+            known: Known::default(),
+            unreadable: Findings::of(Property::ExactlyOnceOut),
+            pointless: Findings::of(Property::Conservation),
+        };
+        for committed in commits {
+            evidence.commit(committed);
+        }
+        evidence
+    }
+
+    fn commit(&mut self, committed: &CommittedOffset) {
+        match Commit::read(committed) {
+            Ok(commit) => {
+                self.known.declare(commit.partition, commit.forced);
+                self.known.commits.push(commit);
+            }
+            Err(why) => self.unreadable.add(|| {
+                format!(
+                    "commit record of partition {} at offset {}: {why}",
+                    committed.partition, committed.offset
+                )
+            }),
+        }
+    }
+
+    /// Takes an output in.
+    ///
+    /// # Errors
+    /// When scratch space cannot be written.
+    pub fn take(&mut self, kind: Kind, record: &TopicRecord) -> io::Result<()> {
+        let output = match Output::read(kind, record) {
+            Ok(output) => Rc::new(output),
+            Err(why) => {
+                let place = format!("partition {} offset {}", record.partition, record.offset);
+                self.unreadable.add(|| format!("{kind} at {place}: {why}"));
+                return Ok(());
+            }
+        };
+        let source = output.source_partition;
+        self.known.declare(source, output.forced);
+        let shown_until = self.known.shown_until.entry(source);
+        let shown_until = shown_until.or_insert(output.moment);
+        *shown_until = output.moment.max(*shown_until);
+        match kind {
+            Kind::DeadLetter => self.letter(&output)?,
+            Kind::Result if output.window.is_ok() => {
+                self.in_window.push(InWindow(Rc::clone(&output)))?;
+            }
+            Kind::Result => {}
+        }
+        self.in_log.push(InLog(Rc::clone(&output)))?;
+        self.in_sequence.push(InSequence(output))
+    }
+
+    fn letter(&mut self, letter: &Rc<Output>) -> io::Result<()> {
+        match pointed(letter) {
+            Ok((partition, offset)) => self.pointing.push(Pointing {
+                partition,
+                offset,
+                letter: Rc::clone(letter),
+            }),
+            Err(why) => {
+                self.pointless.add(|| format!("{}: {why}", letter.place()));
+                Ok(())
             }
         }
-        for advances in by_partition.values_mut() {
-            advances.sort_unstable();
-            advances.dedup();
-        }
-        by_partition
     }
 }

@@ -1,7 +1,9 @@
 //! One output: a window result or a dead letter, with its headers read.
 
+use crate::code::{Code, code_fields};
 use crate::history::TopicRecord;
 use crate::moment::{Forced, Moment};
+use bytes::Bytes;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -33,28 +35,41 @@ pub struct Owner {
     pub incarnation: String,
 }
 
+/// Of which window a result is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Ticker.
+    pub ticker: String,
+    /// Start, Unix milliseconds.
+    pub start_ms: i64,
+    /// End (first millisecond after it), Unix milliseconds.
+    pub end_ms: i64,
+    /// Events in it.
+    pub count: i64,
+}
+
 /// Value of a result: its fields as raw JSON, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
-    /// Ticker.
-    pub ticker: String,
-    /// Start of the window, Unix milliseconds.
-    pub window_start: i64,
-    /// End of the window (first millisecond after it), Unix milliseconds.
-    pub window_end: i64,
-    /// Events in the window.
-    pub count: i64,
     /// All fields: name and exact text.
     pub fields: Vec<(String, &'a str)>,
 }
 
 /// A result or dead letter, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output<'a> {
+pub struct Output {
     /// Which of the two.
     pub kind: Kind,
-    /// The record as it stands in its topic.
-    pub record: &'a TopicRecord,
+    /// Partition of its topic.
+    pub partition: i32,
+    /// Offset in that partition.
+    pub offset: i64,
+    /// The timestamp that Kafka stored, Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// Key.
+    pub key: Option<Bytes>,
+    /// Value.
+    pub value: Option<Bytes>,
     /// Partition of the input topic that it comes from.
     pub source_partition: i32,
     /// Its number among the outputs of that partition.
@@ -73,16 +88,18 @@ pub struct Output<'a> {
     pub revision: i64,
     /// Results: identity of the set of events.
     pub event_set_hash: String,
-    /// Results: the value, or why it could not be read.
-    pub row: Result<Row<'a>, String>,
+    /// Results: the window, or why the value could not be read.
+    pub window: Result<Window, String>,
+    /// Dead letters: whether it says that its record came too late.
+    pub says_too_late: bool,
 }
 
-impl<'a> Output<'a> {
+impl Output {
     /// Reads the headers (all of which must be there) and, of a result, the value.
     ///
     /// # Errors
     /// Names the header that is missing or wrong.
-    pub fn read(kind: Kind, record: &'a TopicRecord) -> Result<Self, String> {
+    pub fn read(kind: Kind, record: &TopicRecord) -> Result<Self, String> {
         let headers = Headers(record);
         let is_result = kind == Kind::Result;
         let watermark_ms = headers.number("watermark")?;
@@ -98,7 +115,11 @@ impl<'a> Output<'a> {
         };
         Ok(Self {
             kind,
-            record,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.clone(),
+            value: record.value.clone(),
             source_partition: i32::try_from(headers.number("source-partition")?)
                 .map_err(|_| "header `source-partition` is no partition number".to_owned())?,
             sequence: headers.number("sequence")?,
@@ -117,34 +138,113 @@ impl<'a> Output<'a> {
             } else {
                 String::new()
             },
-            row: if is_result {
-                Row::read(record)
+            window: if is_result {
+                Window::read(record)
             } else {
                 Err("not a result".to_owned())
             },
+            says_too_late: !is_result && says_too_late(record),
         })
     }
 
     /// Where it stands and what it is, for messages.
     #[must_use]
     pub fn place(&self) -> String {
-        let window = match &self.row {
-            Ok(row) if self.kind == Kind::Result => format!(
+        let window = match &self.window {
+            Ok(window) => format!(
                 ", window {}@{} revision {}",
-                row.ticker, row.window_start, self.revision
+                window.ticker, window.start_ms, self.revision
             ),
-            _ => String::new(),
+            Err(_) => String::new(),
         };
         format!(
             "{} at partition {} offset {} (source partition {}, sequence {}, {}{window})",
             self.kind,
-            self.record.partition,
-            self.record.offset,
+            self.partition,
+            self.offset,
             self.source_partition,
             self.sequence,
             self.moment
         )
     }
+
+    /// Results: how many events it says that it holds; 0 when its value could not be read.
+    #[must_use]
+    pub fn count(&self) -> i64 {
+        self.window.as_ref().map_or(0, |window| window.count)
+    }
+
+    /// The value as text.
+    ///
+    /// # Errors
+    /// When it is null or not UTF-8.
+    pub fn text(&self) -> Result<&str, String> {
+        text(self.value.as_deref())
+    }
+
+    /// About how many bytes it holds in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let content = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        size_of::<Self>() + content(&self.key) + content(&self.value) + OUTPUT_TEXT_BYTES
+    }
+}
+
+/// Bytes of the texts of an output's headers and window, about.
+const OUTPUT_TEXT_BYTES: usize = 160;
+
+code_fields!(Owner { term, incarnation });
+code_fields!(Window {
+    ticker,
+    start_ms,
+    end_ms,
+    count
+});
+code_fields!(Output {
+    kind,
+    partition,
+    offset,
+    timestamp_ms,
+    key,
+    value,
+    source_partition,
+    sequence,
+    correlation_id,
+    moment,
+    watermark_ms,
+    forced,
+    owner,
+    revision,
+    event_set_hash,
+    window,
+    says_too_late,
+});
+
+impl Code for Kind {
+    fn put(&self, to: &mut Vec<u8>) {
+        (*self == Kind::Result).put(to);
+    }
+
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        bool::take(from).map(|result| {
+            if result {
+                Kind::Result
+            } else {
+                Kind::DeadLetter
+            }
+        })
+    }
+}
+
+fn says_too_late(record: &TopicRecord) -> bool {
+    text(record.value.as_deref())
+        .and_then(object_fields)
+        .is_ok_and(|fields| fields.contains(&("error_type".to_owned(), "\"too_late\"")))
+}
+
+fn text(value: Option<&[u8]>) -> Result<&str, String> {
+    let value = value.ok_or("the value is null")?;
+    std::str::from_utf8(value).map_err(|_| "the value is not UTF-8".to_owned())
 }
 
 /// The headers of one record.
@@ -206,25 +306,34 @@ fn decimal(name: &str, text: &str) -> Result<i64, String> {
         .map_err(|_| format!("header `{name}` is {text:?}, expected a decimal number"))
 }
 
-impl<'a> Row<'a> {
-    fn read(record: &'a TopicRecord) -> Result<Self, String> {
-        let value = record.value.as_deref().ok_or("the value is null")?;
-        let text = std::str::from_utf8(value).map_err(|_| "the value is not UTF-8".to_owned())?;
-        let fields = object_fields(text)?;
+impl Window {
+    fn read(record: &TopicRecord) -> Result<Self, String> {
+        let row = Row::read(text(record.value.as_deref())?)?;
         let number = |name: &str| -> Result<i64, String> {
-            let text = field(&fields, name).ok_or_else(|| format!("field `{name}` is missing"))?;
+            let text = row
+                .field(name)
+                .ok_or_else(|| format!("field `{name}` is missing"))?;
             text.parse()
                 .map_err(|_| format!("field `{name}` is {text}, expected an integer"))
         };
-        let ticker = field(&fields, "ticker").ok_or("field `ticker` is missing")?;
+        let ticker = row.field("ticker").ok_or("field `ticker` is missing")?;
         Ok(Self {
             ticker: serde_json::from_str(ticker)
                 .map_err(|_| format!("field `ticker` is {ticker}, expected a string"))?,
-            window_start: number("window_start")?,
-            window_end: number("window_end")?,
+            start_ms: number("window_start")?,
+            end_ms: number("window_end")?,
             count: number("count")?,
-            fields,
         })
+    }
+}
+
+impl<'a> Row<'a> {
+    /// Reads the value of a result.
+    ///
+    /// # Errors
+    /// When it is not one JSON object.
+    pub fn read(text: &'a str) -> Result<Self, String> {
+        object_fields(text).map(|fields| Self { fields })
     }
 
     /// Exact text of a field.

@@ -1,26 +1,22 @@
 //! What the commit records of a history say of the state behind them: one chain per partition, each
 //! link made from the one before.
 
-use crate::Case;
 use crate::evidence::Commit;
 use crate::moment::Forced;
 use crate::verdict::Findings;
 use std::collections::BTreeMap;
 
-/// Judges the commit records of all partitions.
-pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
-    pinned(case, findings);
-    for partition in case.evidence.partitions() {
-        snapshots(case, partition, findings);
-        digests(case, partition, findings);
-    }
+/// Judges the commit records of one partition.
+pub(super) fn check(commits: &[&Commit], findings: &mut Findings) {
+    snapshots(commits, findings);
+    digests(commits, findings);
 }
 
-/// All name the same topic, partition count and configuration.
-fn pinned(case: &Case<'_>, findings: &mut Findings) {
-    let expected = i64::from(case.history.input_partitions);
-    let first = case.evidence.commits.first();
-    for commit in &case.evidence.commits {
+/// The commit records of all partitions name the same topic, partition count and configuration.
+pub fn pinned(partitions: i32, commits: &[Commit], findings: &mut Findings) {
+    let expected = i64::from(partitions);
+    let first = commits.first();
+    for commit in commits {
         findings.require(commit.partition_count == expected, || {
             format!(
                 "{}: it pins {} partitions, the input topic has {expected}",
@@ -46,9 +42,9 @@ fn pinned(case: &Case<'_>, findings: &mut Findings) {
 
 /// The snapshot that a commit names lies in the log at or before the commit, and none goes back to
 /// an older one.
-fn snapshots(case: &Case<'_>, partition: i32, findings: &mut Findings) {
+fn snapshots(commits: &[&Commit], findings: &mut Findings) {
     let mut newest = 0;
-    for commit in case.evidence.commits_of(partition) {
+    for commit in commits {
         let at = commit.snapshot_offset;
         findings.require((0..=commit.offset).contains(&at), || {
             format!(
@@ -67,10 +63,10 @@ fn snapshots(case: &Case<'_>, partition: i32, findings: &mut Findings) {
 }
 
 /// Equal states have equal digests, and what has read more has another one.
-fn digests(case: &Case<'_>, partition: i32, findings: &mut Findings) {
+fn digests(commits: &[&Commit], findings: &mut Findings) {
     let mut by_state: BTreeMap<(i64, i64, Option<Forced>), &Commit> = BTreeMap::new();
     let mut by_digest: BTreeMap<&str, &Commit> = BTreeMap::new();
-    for commit in case.evidence.commits_of(partition) {
+    for commit in commits {
         let state = (commit.offset, commit.sequence, commit.forced);
         let same = *by_state.entry(state).or_insert(commit);
         findings.require(same.digest == commit.digest, || {

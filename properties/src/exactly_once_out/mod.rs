@@ -3,92 +3,129 @@
 
 mod chain;
 
-use crate::Case;
+pub use chain::pinned;
+
+use crate::case::Case;
 use crate::evidence::{Commit, Kind, Output};
 use crate::moment::{Happening, Moment};
-use crate::verdict::{Findings, Property};
+use crate::verdict::Findings;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-/// Judges a case.
-#[must_use]
-pub fn check(case: &Case<'_>) -> Findings {
-    let mut findings = Findings::of(Property::ExactlyOnceOut);
-    for complaint in &case.evidence.unreadable {
-        findings.add(|| complaint.clone());
-    }
-    chain::check(case, &mut findings);
-    for partition in case.evidence.partitions() {
-        sequences(
-            partition,
-            case.evidence.of_partition(partition),
-            &mut findings,
-        );
-        commits(case, partition, &mut findings);
-    }
-    for kind in [Kind::Result, Kind::DeadLetter] {
-        rising_in_the_log(&case.evidence.in_log_order(kind), &mut findings);
-    }
-    findings
+/// Judges one partition: its outputs in the order of the log, then in that of their sequences.
+#[derive(Debug)]
+pub struct Check<'a> {
+    case: &'a Case<'a>,
+    newest_in_log: BTreeMap<(Kind, i32), Rc<Output>>,
+    /// Commit records by sequence; those from `next_commit` on count the next output too.
+    by_sequence: Vec<&'a Commit>,
+    next_commit: usize,
+    expected: i64,
+    shown: i64,
+    newest: Option<Rc<Output>>,
 }
 
-/// From 0, each number once.
-fn sequences(partition: i32, outputs: &[Output<'_>], findings: &mut Findings) {
-    let mut expected = 0;
-    for (at, output) in outputs.iter().enumerate() {
-        if output.sequence < expected {
-            let before = at.checked_sub(1).map(|before| outputs[before].place());
+impl<'a> Check<'a> {
+    /// Begins.
+    #[must_use]
+    pub fn new(case: &'a Case<'a>) -> Self {
+        let mut by_sequence = case.commits.clone();
+        by_sequence.sort_by_key(|commit| commit.sequence);
+        Self {
+            case,
+            newest_in_log: BTreeMap::new(),
+            by_sequence,
+            next_commit: 0,
+            expected: 0,
+            shown: 0,
+            newest: None,
+        }
+    }
+
+    /// The next output in the order of the log: inside one partition of an output topic, the
+    /// sequences of a source partition rise with the offset.
+    pub fn in_log(&mut self, output: &Rc<Output>, findings: &mut Findings) {
+        let place = (output.kind, output.partition);
+        if let Some(before) = self.newest_in_log.insert(place, Rc::clone(output)) {
+            findings.require(before.sequence < output.sequence, || {
+                format!("{}: stands behind {}", output.place(), before.place())
+            });
+        }
+    }
+
+    /// The next output in the order of sequences: from 0, each number once.
+    pub fn in_sequence(&mut self, output: &Rc<Output>, findings: &mut Findings) {
+        self.shown += 1;
+        while let Some(commit) = self.by_sequence.get(self.next_commit) {
+            if output.sequence < commit.sequence {
+                break;
+            }
+            counts_no_more(commit, output, findings);
+            counts(commit, self.newest.as_deref(), findings);
+            self.next_commit += 1;
+        }
+        let before = self.newest.replace(Rc::clone(output));
+        if output.sequence < self.expected {
+            let before = before.map(|before| before.place());
             findings.add(|| {
                 format!(
                     "{}: repeats a sequence; before it: {before:?}",
                     output.place()
                 )
             });
-            continue;
+            return;
         }
-        findings.require(output.sequence == expected, || {
+        findings.require(output.sequence == self.expected, || {
             format!(
-                "source partition {partition}: sequences {expected} to {} are missing",
+                "source partition {}: sequences {} to {} are missing",
+                self.case.partition,
+                self.expected,
                 output.sequence - 1
             )
         });
-        expected = output.sequence.saturating_add(1);
+        self.expected = output.sequence.saturating_add(1);
     }
-}
 
-/// Commit records name offsets and sequences that belong together.
-fn commits(case: &Case<'_>, partition: i32, findings: &mut Findings) {
-    let outputs = case.evidence.of_partition(partition);
-    let mut before: Option<&Commit> = None;
-    let mut last: Option<&Commit> = None;
-    for commit in case.evidence.commits_of(partition) {
-        if let Some(before) = before {
-            findings.require(
-                before.offset <= commit.offset && before.sequence <= commit.sequence,
-                || {
-                    format!(
-                        "partition {partition}: the commit at offset {} with sequence {} comes \
-                         after that at offset {} with sequence {}",
-                        commit.offset, commit.sequence, before.offset, before.sequence
-                    )
-                },
-            );
+    /// Everything has been seen.
+    pub fn finish(self, findings: &mut Findings) {
+        for commit in &self.by_sequence[self.next_commit..] {
+            counts(commit, self.newest.as_deref(), findings);
         }
-        outputs_of_commit(commit, outputs, findings);
-        before = Some(commit);
-        last = Some(commit);
+        chain::check(&self.case.commits, findings);
+        for pair in self.case.commits.windows(2) {
+            rising(pair[0], pair[1], findings);
+        }
+        if !self.case.is_named {
+            return;
+        }
+        let (shown, last) = (self.shown, self.case.last_commit());
+        let committed = last.map_or(0, |commit| commit.sequence);
+        findings.require(committed == shown, || {
+            format!(
+                "source partition {}: {shown} outputs are visible, but the last commit record \
+                 counts {committed}",
+                self.case.partition
+            )
+        });
     }
-    let committed = last.map_or(0, |commit| commit.sequence);
-    let shown = i64::try_from(outputs.len()).unwrap_or(i64::MAX);
-    findings.require(committed == shown, || {
-        format!(
-            "source partition {partition}: {shown} outputs are visible, but the last commit record \
-             counts {committed}"
-        )
-    });
 }
 
-/// The outputs below a commit's sequence are those of what lies before its offset, and no others.
-fn outputs_of_commit(commit: &Commit, outputs: &[Output<'_>], findings: &mut Findings) {
+fn rising(before: &Commit, commit: &Commit, findings: &mut Findings) {
+    findings.require(
+        before.offset <= commit.offset && before.sequence <= commit.sequence,
+        || {
+            format!(
+                "partition {}: the commit at offset {} with sequence {} comes after that at offset \
+                 {} with sequence {}",
+                commit.partition, commit.offset, commit.sequence, before.offset, before.sequence
+            )
+        },
+    );
+}
+
+/// The outputs below a commit's sequence, of which this is the newest, are of what lies before its
+/// offset.
+fn counts(commit: &Commit, newest: Option<&Output>, findings: &mut Findings) {
     let counted = commit.outputs();
     findings.require(counted == commit.sequence, || {
         format!(
@@ -101,9 +138,7 @@ fn outputs_of_commit(commit: &Commit, outputs: &[Output<'_>], findings: &mut Fin
         Happening::Record => moment.offset < commit.offset,
         Happening::Idle(_) => moment.offset <= commit.offset,
     };
-    let may_follow = |moment: Moment| moment.offset >= commit.offset;
-    let next = outputs.partition_point(|output| output.sequence < commit.sequence);
-    if let Some(newest) = next.checked_sub(1).map(|at| &outputs[at]) {
+    if let Some(newest) = newest {
         findings.require(belongs(newest.moment), || {
             format!(
                 "{}: the commit at offset {} counts it, though its cause lies behind that offset",
@@ -112,30 +147,19 @@ fn outputs_of_commit(commit: &Commit, outputs: &[Output<'_>], findings: &mut Fin
             )
         });
     }
-    if let Some(following) = outputs.get(next) {
-        findings.require(may_follow(following.moment), || {
-            format!(
-                "{}: the commit at offset {} (sequence {}) does not count it, though its cause lies \
-                 before that offset",
-                following.place(),
-                commit.offset,
-                commit.sequence
-            )
-        });
-    }
 }
 
-/// Inside one partition of an output topic, the sequences of a source partition rise with the offset.
-fn rising_in_the_log(outputs: &[&Output<'_>], findings: &mut Findings) {
-    let mut newest: BTreeMap<(i32, i32), &Output<'_>> = BTreeMap::new();
-    for output in outputs {
-        let place = (output.record.partition, output.source_partition);
-        if let Some(before) = newest.insert(place, output) {
-            findings.require(before.sequence < output.sequence, || {
-                format!("{}: stands behind {}", output.place(), before.place())
-            });
-        }
-    }
+/// The first output that a commit does not count is of what lies behind its offset.
+fn counts_no_more(commit: &Commit, following: &Output, findings: &mut Findings) {
+    findings.require(following.moment.offset >= commit.offset, || {
+        format!(
+            "{}: the commit at offset {} (sequence {}) does not count it, though its cause lies \
+             before that offset",
+            following.place(),
+            commit.offset,
+            commit.sequence
+        )
+    });
 }
 
 #[cfg(test)]

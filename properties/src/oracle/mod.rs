@@ -1,9 +1,9 @@
-//! What should have come out, recomputed from the input log as a batch.
+//! What should have come out, recomputed from the input log as a batch, one partition at a time.
 //!
-//! Comes in: the rules, the whole input log, and the forced watermark advances that the outputs
-//! declare. Goes out: the fate of every record, every window with its members and the moments of
-//! its revisions, the watermark and the lateness horizon at any moment. Never here: anything that the outputs say besides
-//! the forced advances.
+//! Comes in: the rules, the records of a partition in log order, and the forced watermark advances
+//! that its outputs declare. Goes out: the fate of every record, every window with its members and
+//! the moments of its revisions, the watermark and the lateness horizon at any moment. Never here:
+//! anything that the outputs say besides the forced advances.
 //!
 //! It is written unlike a stream processor. No window is open or closed while it reads:
 //! - Every record is read by itself ([`reading`]).
@@ -17,20 +17,28 @@
 //!   clock (the running maximum over the Kafka timestamps of all records) has come as far.
 //! - With that horizon known at every record, each record's fate follows by itself.
 //! - Accepted events are grouped by sorting; when each window fires is found by binary search.
+//!
+//! What stays in memory of a partition is its [`LogTruth`], some 18 bytes a record; events are
+//! sorted outside of memory where they do not fit, and one window is held at a time.
 
+mod events;
+mod log;
 pub mod reading;
+mod scan;
 mod tally;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole;
 mod windows;
 
+pub use log::LogTruth;
+pub use scan::Scan;
 pub use tally::{Content, Member, Tally};
-pub use windows::{Revision, WindowTruth};
+#[cfg(test)]
+pub use whole::{Oracle, PartitionTruth};
+pub use windows::{Revision, WindowTruth, Windows};
 
-use crate::history::{History, TopicRecord};
-use crate::moment::{Forced, Happening, Moment};
-use reading::{Event, Reader};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// Why a record is refused: `error_type` of its dead letter.
@@ -116,282 +124,12 @@ impl Fates {
     }
 }
 
-/// The truth of one input partition.
-#[derive(Debug, Default)]
-pub struct PartitionTruth {
-    offsets: Vec<i64>,
-    fates: Vec<Fate>,
-    /// How many records met which fate, up to and including each.
-    counted: Vec<Fates>,
-    /// Watermark of the log after each record, without forced advances; `i64::MIN` before any event.
-    log_watermarks: Vec<i64>,
-    /// How far the clock of the log confirms a forced advance at each record: the highest Kafka
-    /// timestamp up to and including it, less the out-of-orderness.
-    confirmed: Vec<i64>,
-    forced: Vec<Forced>,
-    /// The highest watermark forced so far, after each of `forced`.
-    forced_peaks: Vec<i64>,
-    /// Windows by (ticker, start).
-    pub windows: BTreeMap<(String, i64), WindowTruth>,
-}
-
-/// The truth of the whole input topic.
-#[derive(Debug)]
-pub struct Oracle {
-    partitions: BTreeMap<i32, PartitionTruth>,
-    nothing: PartitionTruth,
-}
-
-impl Oracle {
-    /// Recomputes everything; `forced` holds the forced advances of each partition, sorted.
-    #[must_use]
-    pub fn new(history: &History, forced: &BTreeMap<i32, Vec<Forced>>) -> Self {
-        let reader = Reader::new(&history.rules);
-        let mut logs: BTreeMap<i32, &[TopicRecord]> = history
-            .input
-            .chunk_by(|left, right| left.partition == right.partition)
-            .map(|records| (records[0].partition, records))
-            .collect();
-        // A partition without a record can be idle too.
-        for partition in forced.keys() {
-            logs.entry(*partition).or_default();
-        }
-        let partitions = logs
-            .into_iter()
-            .map(|(partition, records)| {
-                let forced = forced.get(&partition).cloned().unwrap_or_default();
-                let truth = PartitionTruth::new(history, &reader, records, forced);
-                (partition, truth)
-            })
-            .collect();
-        Self {
-            partitions,
-            nothing: PartitionTruth::default(),
-        }
-    }
-
-    /// The truth of one partition (an empty one, if its log is empty).
-    #[must_use]
-    pub fn partition(&self, partition: i32) -> &PartitionTruth {
-        self.partitions.get(&partition).unwrap_or(&self.nothing)
-    }
-
-    /// All partitions that have records or forced advances.
-    pub fn partitions(&self) -> impl Iterator<Item = (i32, &PartitionTruth)> {
-        self.partitions
-            .iter()
-            .map(|(partition, truth)| (*partition, truth))
-    }
-}
-
-/// An event with the place where it stands in its partition.
-struct Placed {
-    /// Number of its record in the partition.
-    index: usize,
-    window_start: i64,
-    event: Event,
-    repeats: bool,
-}
-
-impl PartitionTruth {
-    fn new(
-        history: &History,
-        reader: &Reader<'_>,
-        records: &[TopicRecord],
-        forced: Vec<Forced>,
-    ) -> Self {
-        let rules = &history.rules;
-        let mut truth = Self {
-            offsets: records.iter().map(|record| record.offset).collect(),
-            fates: vec![Fate::Accepted; records.len()],
-            counted: Vec::new(),
-            log_watermarks: vec![i64::MIN; records.len()],
-            confirmed: running_maximum(records.iter().map(|record| {
-                record
-                    .timestamp_ms
-                    .saturating_sub(rules.max_out_of_orderness_ms)
-            })),
-            forced_peaks: running_maximum(forced.iter().map(|forced| forced.watermark_ms)),
-            forced,
-            windows: BTreeMap::new(),
-        };
-        let mut placed = Vec::with_capacity(records.len());
-        for (index, record) in records.iter().enumerate() {
-            match reader.read(record) {
-                Ok(event) => placed.push(Placed {
-                    index,
-                    window_start: event.time_ms.div_euclid(rules.window_ms) * rules.window_ms,
-                    event,
-                    repeats: false,
-                }),
-                Err(refusal) => truth.fates[index] = Fate::Refused(refusal),
-            }
-        }
-        mark_repeats(&mut placed);
-        truth.raise_watermarks(&placed, rules.max_out_of_orderness_ms);
-        let kept_ms = rules.window_ms + rules.allowed_lateness_ms;
-        placed.retain(|one| {
-            let horizon = truth.horizon_at(one.index);
-            let fate = if one.window_start.saturating_add(kept_ms) <= horizon {
-                Fate::Refused(Refusal::TooLate)
-            } else if one.repeats {
-                Fate::Duplicate
-            } else {
-                Fate::Accepted
-            };
-            truth.fates[one.index] = fate;
-            fate == Fate::Accepted
-        });
-        truth.counted = truth.fates.iter().scan(Fates::default(), counted).collect();
-        placed.sort_unstable_by_key(|one| (one.event.ticker, one.window_start, one.index));
-        truth.windows = windows::grouped(rules, &truth, &placed);
-        truth
-    }
-
-    /// The running maximum over leaders, in log order (`placed` is in log order).
-    fn raise_watermarks(&mut self, placed: &[Placed], out_of_orderness_ms: i64) {
-        for leader in placed.iter().filter(|one| !one.repeats) {
-            self.log_watermarks[leader.index] =
-                leader.event.time_ms.saturating_sub(out_of_orderness_ms);
-        }
-        self.log_watermarks = running_maximum(self.log_watermarks.iter().copied());
-    }
-
-    /// Up to where windows are closed for good when the record with this number is judged.
-    fn horizon_at(&self, index: usize) -> i64 {
-        let of_log = index
-            .checked_sub(1)
-            .map_or(i64::MIN, |before| self.log_watermarks[before]);
-        let forced = self.forced_watermark(self.offsets[index]);
-        of_log.max(forced.min(self.confirmed[index]))
-    }
-
-    /// The lateness horizon by which the record at `offset` is judged, Unix milliseconds: its event
-    /// is too late if its window's end plus the allowed lateness is not after it. `i64::MIN` before
-    /// any event; `None` if there is no such record.
-    #[must_use]
-    pub fn lateness_horizon(&self, offset: i64) -> Option<i64> {
-        self.index_of(offset).map(|index| self.horizon_at(index))
-    }
-
-    /// The highest watermark that was forced at or before `position`.
-    fn forced_watermark(&self, position: i64) -> i64 {
-        let known = self
-            .forced
-            .partition_point(|forced| forced.position <= position);
-        known
-            .checked_sub(1)
-            .map_or(i64::MIN, |last| self.forced_peaks[last])
-    }
-
-    /// Watermark in force after `moment`, Unix milliseconds; `i64::MIN` before any event.
-    #[must_use]
-    pub fn watermark_after(&self, moment: Moment) -> i64 {
-        let seen = self
-            .offsets
-            .partition_point(|offset| *offset < moment.position());
-        let of_log = seen
-            .checked_sub(1)
-            .map_or(i64::MIN, |last| self.log_watermarks[last]);
-        let forced = match moment.happening {
-            Happening::Record => self.forced_watermark(moment.offset),
-            Happening::Idle(watermark) => self
-                .forced_watermark(moment.offset.saturating_sub(1))
-                .max(watermark),
-        };
-        of_log.max(forced)
-    }
-
-    /// The newest declared advance at `moment`.
-    #[must_use]
-    pub fn newest_forced(&self, moment: Moment) -> Option<Forced> {
-        let known = self
-            .forced
-            .partition_point(|forced| Moment::idle(forced.position, forced.watermark_ms) <= moment);
-        known.checked_sub(1).map(|last| self.forced[last])
-    }
-
-    /// The declared forced advances, sorted by (position, watermark).
-    #[must_use]
-    pub fn forced(&self) -> &[Forced] {
-        &self.forced
-    }
-
-    /// The fate of the record at `offset`, if there is one.
-    #[must_use]
-    pub fn fate(&self, offset: i64) -> Option<Fate> {
-        self.index_of(offset).map(|index| self.fates[index])
-    }
-
-    /// Number of the record at `offset` among the partition's records, if there is one.
-    #[must_use]
-    pub fn index_of(&self, offset: i64) -> Option<usize> {
-        self.offsets.binary_search(&offset).ok()
-    }
-
-    /// Every record: offset and fate, in log order.
-    pub fn fates(&self) -> impl Iterator<Item = (i64, Fate)> {
-        self.offsets.iter().copied().zip(self.fates.iter().copied())
-    }
-
-    /// The fates of all records below `offset`, counted.
-    #[must_use]
-    pub fn counted_below(&self, offset: i64) -> Fates {
-        let below = self.offsets.partition_point(|one| *one < offset);
-        below
-            .checked_sub(1)
-            .map_or_else(Fates::default, |last| self.counted[last])
-    }
-
-    /// Offset of the last record.
-    #[must_use]
-    pub fn last_offset(&self) -> Option<i64> {
-        self.offsets.last().copied()
-    }
-
-    /// How many results the oracle expects up to and including `moment`.
-    #[must_use]
-    pub fn results_until(&self, moment: Moment) -> u64 {
-        self.windows
-            .values()
-            .map(|window| window.revisions_until(moment).len() as u64)
-            .sum()
-    }
-}
-
-#[allow(clippy::unnecessary_wraps)] // the shape that `scan` asks for
-fn counted(sums: &mut Fates, fate: &Fate) -> Option<Fates> {
-    match fate {
-        Fate::Accepted => sums.accepted += 1,
-        Fate::Duplicate => sums.duplicates += 1,
-        Fate::Refused(_) => sums.refused += 1,
-    }
-    Some(*sums)
-}
-
-fn running_maximum(values: impl Iterator<Item = i64>) -> Vec<i64> {
-    values
-        .scan(i64::MIN, |highest, value| {
-            *highest = value.max(*highest);
-            Some(*highest)
-        })
-        .collect()
-}
-
-/// Marks every event whose identity stands earlier in the log, in the same window.
-fn mark_repeats(placed: &mut [Placed]) {
-    let mut groups: Vec<(u32, i64, u128, usize)> = placed
-        .iter()
-        .enumerate()
-        .filter(|(_, one)| one.event.can_repeat)
-        .map(|(at, one)| (one.event.ticker, one.window_start, one.event.identity, at))
-        .collect();
-    groups.sort_unstable();
-    for pair in groups.windows(2) {
-        let ((ticker, start, identity, _), (next_ticker, next_start, next_identity, at)) =
-            (pair[0], pair[1]);
-        if (ticker, start, identity) == (next_ticker, next_start, next_identity) {
-            placed[at].repeats = true;
+impl Fates {
+    fn add(&mut self, fate: Fate) {
+        match fate {
+            Fate::Accepted => self.accepted += 1,
+            Fate::Duplicate => self.duplicates += 1,
+            Fate::Refused(_) => self.refused += 1,
         }
     }
 }

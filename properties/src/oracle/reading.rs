@@ -26,7 +26,7 @@ pub struct Event {
 }
 
 /// The rules, prepared for reading many records.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rules: &'a Rules,
     ticker_numbers: BTreeMap<&'a str, u32>,

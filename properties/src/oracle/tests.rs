@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 fn oracle_of(history: &History) -> Oracle {
-    let forced = crate::evidence::Evidence::of(history).forced_advances();
-    Oracle::new(history, &forced)
+    Oracle::new(history, &crate::truth::declared(history))
 }
 
 fn fields(oracle: &Oracle, window: (&str, i64), revision: usize) -> Vec<String> {

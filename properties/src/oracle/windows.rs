@@ -1,9 +1,12 @@
 //! Windows: their members, and the moments of their revisions.
 
-use super::{Content, Member, PartitionTruth, Placed, Tally};
+use super::events::Placed;
+use super::{Content, Fate, LogTruth, Member, Refusal, Tally};
 use crate::history::Rules;
 use crate::moment::Moment;
-use std::collections::BTreeMap;
+use crate::spill::Sorted;
+use std::io;
+use std::iter::Peekable;
 
 /// A revision that must be emitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct Revision {
 /// A window of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowTruth {
+    /// Its ticker.
+    pub ticker: String,
     /// Company of its ticker.
     pub company: String,
     /// Sector of its ticker.
@@ -59,51 +64,116 @@ impl WindowTruth {
     }
 }
 
-/// Groups accepted events (sorted by ticker, window start and place in the log) into windows.
-pub(super) fn grouped(
-    rules: &Rules,
-    truth: &PartitionTruth,
-    placed: &[Placed],
-) -> BTreeMap<(String, i64), WindowTruth> {
-    let tickers: Vec<_> = rules.tickers.iter().collect();
-    placed
-        .chunk_by(|left, right| {
-            (left.event.ticker, left.window_start) == (right.event.ticker, right.window_start)
-        })
-        .map(|group| {
-            let start_ms = group[0].window_start;
-            let (ticker, (company, sector)) = tickers[group[0].event.ticker as usize];
-            let mut window = WindowTruth {
-                company: company.clone(),
-                sector: sector.clone(),
-                start_ms,
-                end_ms: start_ms + rules.window_ms,
-                members: group.iter().map(|one| member(truth, one)).collect(),
-                revisions: Vec::new(),
-                latest_ms: group
-                    .iter()
-                    .map(|one| one.event.time_ms)
-                    .max()
-                    .unwrap_or(start_ms),
-            };
-            window.revisions = revisions(truth, &window);
-            ((ticker.clone(), start_ms), window)
-        })
-        .collect()
+/// The windows of a partition by (ticker, start), one at a time. A record's fate is known when its
+/// window has been taken.
+#[derive(Debug)]
+pub struct Windows<'a> {
+    rules: &'a Rules,
+    tickers: Vec<(&'a str, &'a str, &'a str)>,
+    truth: LogTruth,
+    events: Peekable<Sorted<Placed>>,
 }
 
-fn member(truth: &PartitionTruth, placed: &Placed) -> Member {
-    Member {
-        offset: truth.offsets[placed.index],
-        time_ms: placed.event.time_ms,
-        price: placed.event.price,
-        volume: placed.event.volume,
-        identity: placed.event.identity,
+impl<'a> Windows<'a> {
+    pub(super) fn new(rules: &'a Rules, truth: LogTruth, events: Sorted<Placed>) -> Self {
+        let tickers = rules.tickers.iter().map(|(ticker, (company, sector))| {
+            (ticker.as_str(), company.as_str(), sector.as_str())
+        });
+        Self {
+            rules,
+            tickers: tickers.collect(),
+            truth,
+            events: events.peekable(),
+        }
+    }
+
+    /// What the log shows; fates are right for the windows that have been taken.
+    #[must_use]
+    pub fn log(&self) -> &LogTruth {
+        &self.truth
+    }
+
+    /// The next window that has an accepted event.
+    ///
+    /// # Errors
+    /// When scratch space cannot be read.
+    pub fn next_window(&mut self) -> io::Result<Option<WindowTruth>> {
+        while let Some(first) = self.events.next().transpose()? {
+            let window = first.window();
+            let mut members = Vec::new();
+            self.judge(first, &mut members);
+            while let Some(event) = self.next_of(window)? {
+                self.judge(event, &mut members);
+            }
+            if !members.is_empty() {
+                return Ok(Some(self.truth_of(window, members)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_of(&mut self, window: (u32, i64)) -> io::Result<Option<Placed>> {
+        let is_here = |event: &io::Result<Placed>| {
+            event
+                .as_ref()
+                .map_or(true, |event| event.window() == window)
+        };
+        self.events.next_if(is_here).transpose()
+    }
+
+    /// Settles a record's fate; an accepted event becomes a member.
+    fn judge(&mut self, event: Placed, members: &mut Vec<Member>) {
+        let gone_ms = event
+            .window_start
+            .saturating_add(self.rules.window_ms + self.rules.allowed_lateness_ms);
+        let fate = if gone_ms <= self.truth.horizon_at(event.index()) {
+            Fate::Refused(Refusal::TooLate)
+        } else if event.repeats {
+            Fate::Duplicate
+        } else {
+            Fate::Accepted
+        };
+        self.truth.settle(event.index(), fate);
+        if fate == Fate::Accepted {
+            members.push(Member {
+                offset: self.truth.offset_of(event.index()),
+                time_ms: event.event.time_ms,
+                price: event.event.price,
+                volume: event.event.volume,
+                identity: event.event.identity,
+            });
+        }
+    }
+
+    fn truth_of(&self, (ticker, start_ms): (u32, i64), members: Vec<Member>) -> WindowTruth {
+        let (ticker, company, sector) = self.tickers[ticker as usize];
+        let mut window = WindowTruth {
+            ticker: ticker.to_owned(),
+            company: company.to_owned(),
+            sector: sector.to_owned(),
+            start_ms,
+            end_ms: start_ms + self.rules.window_ms,
+            latest_ms: members
+                .iter()
+                .map(|member| member.time_ms)
+                .max()
+                .unwrap_or(start_ms),
+            members,
+            revisions: Vec::new(),
+        };
+        window.revisions = revisions(&self.truth, &window);
+        window
+    }
+
+    /// What the log shows, all fates settled.
+    #[must_use]
+    pub fn into_log(self) -> LogTruth {
+        self.truth.settled()
     }
 }
 
 /// The first result when the watermark passes the window's end, then one for each later member.
-fn revisions(truth: &PartitionTruth, window: &WindowTruth) -> Vec<Revision> {
+fn revisions(truth: &LogTruth, window: &WindowTruth) -> Vec<Revision> {
     let Some(first_moment) = first_moment(truth, window) else {
         return Vec::new();
     };
@@ -127,26 +197,15 @@ fn revisions(truth: &PartitionTruth, window: &WindowTruth) -> Vec<Revision> {
 }
 
 /// The first moment, not before the first member, at which the watermark is at or past the end.
-fn first_moment(truth: &PartitionTruth, window: &WindowTruth) -> Option<Moment> {
+fn first_moment(truth: &LogTruth, window: &WindowTruth) -> Option<Moment> {
     let first_member = Moment::record(window.members.first()?.offset);
     if truth.watermark_after(first_member) >= window.end_ms {
         return Some(first_member);
     }
-    let by_log = truth
-        .log_watermarks
-        .partition_point(|watermark| *watermark < window.end_ms);
-    // The watermark of the log passes the end only after the first member: until then it was below.
-    let by_log = truth
-        .offsets
-        .get(by_log)
-        .map(|offset| Moment::record(*offset));
-    // Likewise: an advance past the end at or before the first member was ruled out above.
+    // Both pass the end only after the first member: until then they were below.
+    let by_log = truth.first_at(window.end_ms).map(Moment::record);
     let by_force = truth
-        .forced_peaks
-        .partition_point(|watermark| *watermark < window.end_ms);
-    let by_force = truth
-        .forced
-        .get(by_force)
+        .first_forced_to(window.end_ms)
         .map(|forced| Moment::idle(forced.position, forced.watermark_ms));
     match (by_log, by_force) {
         (Some(log), Some(force)) => Some(log.min(force)),

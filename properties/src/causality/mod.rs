@@ -2,51 +2,94 @@
 //! no watermark moving back, no watermark forced on a partition that was not idle, and nothing
 //! called too late that the log does not show to be late.
 
-use crate::Case;
-use crate::evidence::{Commit, Kind, Output, object_fields};
-use crate::history::{History, TopicRecord};
+mod idleness;
+
+pub use idleness::Idleness;
+
+use crate::case::{Case, Shown};
+use crate::evidence::{Commit, Kind, Output};
 use crate::moment::{Forced, Happening};
-use crate::oracle::{Fate, PartitionTruth};
-use crate::verdict::{Findings, Property};
-use std::collections::BTreeMap;
+use crate::oracle::{Fate, LogTruth};
+use crate::verdict::Findings;
+use std::rc::Rc;
 
 /// How far the clock of a worker may stand from the broker's when an idle partition is judged by
 /// the broker's timestamps, latency included. Milliseconds.
 pub const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
-/// Judges a case.
-#[must_use]
-pub fn check(case: &Case<'_>) -> Findings {
-    let mut findings = Findings::of(Property::Causality);
-    for partition in case.evidence.partitions() {
-        let truth = case.oracle.partition(partition);
-        let outputs = case.evidence.of_partition(partition);
-        for output in outputs {
-            if let Err(why) = caused(truth, output) {
+/// Judges one partition: its windows, its outputs in the order of their sequences, then the whole.
+#[derive(Debug, Default)]
+pub struct Check {
+    newest: Option<Rc<Output>>,
+}
+
+impl Check {
+    /// A window: each result holds what the window had at its cause, and each revision more than
+    /// the one before.
+    pub fn window(&mut self, window: &Shown<'_>, findings: &mut Findings) {
+        for output in window.shown {
+            // A wrong cause is complained about in the order of sequences.
+            let closed = caused(window.log, output).map_or(Ok(()), |watermark_ms| {
+                window_closed(window, output, watermark_ms)
+            });
+            if let Err(why) = closed {
                 findings.add(|| format!("{}: {why}", output.place()));
             }
         }
-        never_back(outputs, &mut findings);
-        new_events_only(outputs, &mut findings);
-        commits(case, partition, truth, &mut findings);
-        within_the_log(case, partition, &mut findings);
-        for forced in truth.forced() {
-            idle(case, partition, *forced, &mut findings);
-            within_the_run(case, partition, *forced, &mut findings);
-        }
-        forced_rise(partition, truth.forced(), &mut findings);
+        new_events_only(window.shown, findings);
     }
-    findings
+
+    /// The next output in the order of sequences. Watermarks do not go back (causes are the
+    /// business of order).
+    pub fn in_sequence(&mut self, output: &Rc<Output>, log: &LogTruth, findings: &mut Findings) {
+        let judged = caused(log, output).and_then(|_| match output.kind {
+            Kind::Result => Ok(()),
+            Kind::DeadLetter => refused(log, output),
+        });
+        if let Err(why) = judged {
+            findings.add(|| format!("{}: {why}", output.place()));
+        }
+        if let Some(before) = self.newest.replace(Rc::clone(output)) {
+            findings.require(before.watermark_ms <= output.watermark_ms, || {
+                format!(
+                    "{}: its watermark {} is behind {} of the output before it",
+                    output.place(),
+                    output.watermark_ms,
+                    before.watermark_ms
+                )
+            });
+        }
+    }
+
+    /// Everything has been seen.
+    pub fn finish(
+        self,
+        case: &Case<'_>,
+        idleness: &Idleness,
+        log: &LogTruth,
+        findings: &mut Findings,
+    ) {
+        if !case.is_named {
+            return;
+        }
+        commits(case, log, findings);
+        within_the_log(case, findings);
+        idleness.judge(case, findings);
+        for forced in &case.forced {
+            within_the_run(case, *forced, findings);
+        }
+        forced_rise(case.partition, &case.forced, findings);
+    }
 }
 
-/// The cause exists, the watermark is that of the cause, and it justifies the output.
-fn caused(truth: &PartitionTruth, output: &Output<'_>) -> Result<(), String> {
+/// The cause exists, and the watermark and the forced advance are those of the cause; gives the
+/// watermark.
+fn caused(log: &LogTruth, output: &Output) -> Result<i64, String> {
     let moment = output.moment;
-    let fate = truth.fate(moment.offset);
-    if moment.happening == Happening::Record && fate.is_none() {
+    if moment.happening == Happening::Record && log.index_of(moment.offset).is_none() {
         return Err("its cause is not in the log".to_owned());
     }
-    let forced = truth.newest_forced(moment);
+    let forced = log.newest_forced(moment);
     if output.forced != forced {
         return Err(format!(
             "it declares the forced advance {}, expected {}",
@@ -54,17 +97,14 @@ fn caused(truth: &PartitionTruth, output: &Output<'_>) -> Result<(), String> {
             show(forced)
         ));
     }
-    let expected = truth.watermark_after(moment);
+    let expected = log.watermark_after(moment);
     if output.watermark_ms != expected {
         return Err(format!(
             "header `watermark` is {}, expected {expected}",
             output.watermark_ms
         ));
     }
-    match output.kind {
-        Kind::Result => window_closed(truth, output, expected),
-        Kind::DeadLetter => refused(truth, fate, output),
-    }
+    Ok(expected)
 }
 
 fn show(forced: Option<Forced>) -> String {
@@ -72,31 +112,27 @@ fn show(forced: Option<Forced>) -> String {
 }
 
 /// The window has ended by the watermark, and the result holds the events up to its cause.
-fn window_closed(
-    truth: &PartitionTruth,
-    output: &Output<'_>,
-    watermark_ms: i64,
-) -> Result<(), String> {
+fn window_closed(shown: &Shown<'_>, output: &Output, watermark_ms: i64) -> Result<(), String> {
     // What cannot be read is the business of window correctness.
-    let Ok(row) = &output.row else {
+    let Ok(window) = &output.window else {
         return Ok(());
     };
-    if watermark_ms < row.window_end {
+    if watermark_ms < window.end_ms {
         return Err(format!(
             "the window is closed early: it ends at {}, the watermark is {watermark_ms}",
-            row.window_end
+            window.end_ms
         ));
     }
-    let Some(window) = truth.windows.get(&(row.ticker.clone(), row.window_start)) else {
+    let content = shown
+        .truth
+        .and_then(|truth| truth.content_at(output.moment));
+    let Some(content) = content else {
         return Err("no event of this window precedes it".to_owned());
     };
-    let Some(content) = window.content_at(output.moment) else {
-        return Err("no event of this window precedes it".to_owned());
-    };
-    if (output.event_set_hash.as_str(), row.count) != (&content.event_set_hash, content.count) {
+    if (output.event_set_hash.as_str(), window.count) != (&content.event_set_hash, content.count) {
         return Err(format!(
             "it holds {} events (set {}); at its cause the window has {} (set {})",
-            row.count, output.event_set_hash, content.count, content.event_set_hash
+            window.count, output.event_set_hash, content.count, content.event_set_hash
         ));
     }
     Ok(())
@@ -104,73 +140,48 @@ fn window_closed(
 
 /// A dead letter comes from a record, and `too_late` is justified by the lateness horizon: a
 /// watermark that was forced counts only as far as the log itself confirms it.
-fn refused(truth: &PartitionTruth, fate: Option<Fate>, output: &Output<'_>) -> Result<(), String> {
+fn refused(log: &LogTruth, output: &Output) -> Result<(), String> {
     if output.moment.happening != Happening::Record {
         return Err("an idle advance refuses nothing".to_owned());
     }
-    match fate {
-        Some(fate @ (Fate::Accepted | Fate::Duplicate)) if says_too_late(output) => Err(format!(
+    match log.fate(output.moment.offset) {
+        Some(fate @ (Fate::Accepted | Fate::Duplicate)) if output.says_too_late => Err(format!(
             "the record is called too late, but by the lateness horizon {} it is {fate}",
-            truth
-                .lateness_horizon(output.moment.offset)
+            log.lateness_horizon(output.moment.offset)
                 .unwrap_or(i64::MIN)
         )),
         _ => Ok(()),
     }
 }
 
-fn says_too_late(output: &Output<'_>) -> bool {
-    let value = output.record.value.as_deref().unwrap_or_default();
-    std::str::from_utf8(value)
-        .ok()
-        .and_then(|text| object_fields(text).ok())
-        .is_some_and(|fields| fields.contains(&("error_type".to_owned(), "\"too_late\"")))
-}
-
-/// In sequence order watermarks do not go back (causes are the business of order).
-fn never_back(outputs: &[Output<'_>], findings: &mut Findings) {
-    for pair in outputs.windows(2) {
-        let (before, after) = (&pair[0], &pair[1]);
-        findings.require(before.watermark_ms <= after.watermark_ms, || {
-            format!(
-                "{}: its watermark {} is behind {} of the output before it",
-                after.place(),
-                after.watermark_ms,
-                before.watermark_ms
-            )
-        });
-    }
-}
-
 /// Each revision holds more events than the one before.
-fn new_events_only(outputs: &[Output<'_>], findings: &mut Findings) {
-    let mut newest: BTreeMap<(&str, i64), (&Output<'_>, i64)> = BTreeMap::new();
-    for output in outputs {
-        let Ok(row) = &output.row else {
-            continue;
-        };
-        let window = (row.ticker.as_str(), row.window_start);
-        if let Some((before, count)) = newest.insert(window, (output, row.count)) {
-            findings.require(
-                row.count > count && before.event_set_hash != output.event_set_hash,
-                || {
-                    format!(
-                        "{}: has {} events after {count} of {}: a revision without a new event",
-                        output.place(),
-                        row.count,
-                        before.place()
-                    )
-                },
-            );
-        }
+fn new_events_only(shown: &[Rc<Output>], findings: &mut Findings) {
+    let mut in_sequence: Vec<&Output> = shown.iter().map(Rc::as_ref).collect();
+    in_sequence.sort_by_key(|output| (output.sequence, output.partition, output.offset));
+    for pair in in_sequence.windows(2) {
+        let (before, output) = (pair[0], pair[1]);
+        let is_new = output.count() > before.count();
+        findings.require(
+            is_new && before.event_set_hash != output.event_set_hash,
+            || {
+                format!(
+                    "{}: has {} events after {} of {}: a revision without a new event",
+                    output.place(),
+                    output.count(),
+                    before.count(),
+                    before.place()
+                )
+            },
+        );
     }
 }
 
 /// The watermarks of commit records are those of the log, and do not go back.
-fn commits(case: &Case<'_>, partition: i32, truth: &PartitionTruth, findings: &mut Findings) {
+fn commits(case: &Case<'_>, log: &LogTruth, findings: &mut Findings) {
+    let partition = case.partition;
     let mut before: Option<&Commit> = None;
-    for commit in case.evidence.commits_of(partition) {
-        let expected = Some(truth.watermark_after(commit.moment())).filter(|ms| *ms != i64::MIN);
+    for commit in &case.commits {
+        let expected = Some(log.watermark_after(commit.moment())).filter(|ms| *ms != i64::MIN);
         findings.require(commit.watermark_ms == expected, || {
             format!(
                 "commit record of partition {partition} at offset {}: its watermark is {:?}, \
@@ -178,7 +189,7 @@ fn commits(case: &Case<'_>, partition: i32, truth: &PartitionTruth, findings: &m
                 commit.offset, commit.watermark_ms
             )
         });
-        let declared = truth.newest_forced(commit.moment());
+        let declared = log.newest_forced(commit.moment());
         findings.require(commit.forced == declared, || {
             format!(
                 "commit record of partition {partition} at offset {}: it declares the forced \
@@ -197,77 +208,19 @@ fn commits(case: &Case<'_>, partition: i32, truth: &PartitionTruth, findings: &m
                 )
             });
         }
-        before = Some(commit);
+        before = Some(*commit);
     }
-}
-
-/// A forced advance is legitimate: the partition was read to the end that a consumer sees, and
-/// nothing came for as long as the idle timeout. The worker forces its clock less the
-/// out-of-orderness, so the advance tells its clock, and the broker's timestamps tell what was in
-/// the log then.
-///
-/// The newest records stay invisible while replication is stalled or a producer's transaction is
-/// open, so a worker that has read everything it can see may rightly take the partition for idle.
-/// Lateness is exact regardless: such an advance makes no record too late that came before its
-/// clock. What is older than [`History::hidden_ms_max`] was visible, and an advance over it has
-/// taken a backlog for idleness.
-fn idle(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings) {
-    let History { rules, input, .. } = case.history;
-    let clock_ms = forced
-        .watermark_ms
-        .saturating_add(rules.max_out_of_orderness_ms);
-    let next = input
-        .partition_point(|record| (record.partition, record.offset) < (partition, forced.position));
-    let here = |record: &&TopicRecord| record.partition == partition;
-    let hidden_since_ms = clock_ms
-        .saturating_sub(case.history.hidden_ms_max)
-        .saturating_sub(CLOCK_TOLERANCE_MS);
-    let unread = input[next..]
-        .iter()
-        .take_while(here)
-        .find(|record| record.timestamp_ms < hidden_since_ms);
-    if let Some(unread) = unread {
-        findings.add(|| {
-            format!(
-                "partition {partition}: forced advance {forced} at clock {clock_ms}, but offset {} \
-                 was in the log since {}: an unread backlog is not idleness",
-                unread.offset, unread.timestamp_ms
-            )
-        });
-    }
-    let newest = next.checked_sub(1).map(|at| &input[at]).filter(here);
-    let latest_ms = clock_ms
-        .saturating_sub(rules.idle_timeout_ms)
-        .saturating_add(CLOCK_TOLERANCE_MS);
-    if let Some(newest) = newest.filter(|record| record.timestamp_ms > latest_ms) {
-        findings.add(|| {
-            format!(
-                "partition {partition}: forced advance {forced} at clock {clock_ms}, but offset {} \
-                 had come at {}, less than the idle timeout of {} ms before",
-                newest.offset, newest.timestamp_ms, rules.idle_timeout_ms
-            )
-        });
-    }
-    let committed = case
-        .evidence
-        .last_commit(partition)
-        .map(|commit| commit.offset);
-    findings.require(committed >= Some(forced.position), || {
-        format!(
-            "partition {partition}: forced advance {forced} stands behind the last committed offset \
-             {committed:?}"
-        )
-    });
 }
 
 /// No offset is committed that the log has not reached.
-fn within_the_log(case: &Case<'_>, partition: i32, findings: &mut Findings) {
-    let ends = case.history.input_ends.as_deref();
+fn within_the_log(case: &Case<'_>, findings: &mut Findings) {
+    let partition = case.partition;
+    let ends = case.facts.input_ends.as_deref();
     let number = usize::try_from(partition).ok();
     let Some(end) = ends.and_then(|ends| ends.get(number?)) else {
         return;
     };
-    for commit in case.evidence.commits_of(partition) {
+    for commit in &case.commits {
         findings.require(commit.offset <= *end, || {
             format!(
                 "commit record of partition {partition} at offset {}: the log ends at {end}",
@@ -278,13 +231,14 @@ fn within_the_log(case: &Case<'_>, partition: i32, findings: &mut Findings) {
 }
 
 /// No clock that forced an advance was ahead of the end of the run.
-fn within_the_run(case: &Case<'_>, partition: i32, forced: Forced, findings: &mut Findings) {
-    let Some(ended_at_ms) = case.history.ended_at_ms else {
+fn within_the_run(case: &Case<'_>, forced: Forced, findings: &mut Findings) {
+    let partition = case.partition;
+    let Some(ended_at_ms) = case.facts.ended_at_ms else {
         return;
     };
     let clock_ms = forced
         .watermark_ms
-        .saturating_add(case.history.rules.max_out_of_orderness_ms);
+        .saturating_add(case.facts.rules.max_out_of_orderness_ms);
     findings.require(
         clock_ms <= ended_at_ms.saturating_add(CLOCK_TOLERANCE_MS),
         || {
