@@ -3,7 +3,8 @@
 //! The position of each partition is kept here, as "the next record to hand out", and librdkafka is
 //! told it (by a seek) whenever it may have another idea: after a pause, and after every rebalance. So
 //! what librdkafka has buffered, or remembers of what the application has seen, never decides what
-//! comes next.
+//! comes next. A partition enters librdkafka's assignment only when its position is known: a logical
+//! offset, once asked for, would be looked up again and again, and override a later seek.
 
 use super::errors::{ends_consumer, of_consumer, of_query};
 use super::ffi::{Client, Event, List, Membership, RawRecord, RdError, Rebalance, slice};
@@ -72,6 +73,9 @@ pub struct RdConsumer {
     client: Client,
     topic: String,
     owned: BTreeMap<PartitionId, Owned>,
+    /// What librdkafka's assignment holds: owned partitions that were started, and given up ones that
+    /// the group has not taken back yet.
+    assigned: BTreeSet<PartitionId>,
     /// A rebalance that waits for its answer.
     unanswered: Option<Rebalance>,
     /// Events that came while records were collected.
@@ -91,6 +95,7 @@ impl RdConsumer {
             client,
             topic: String::new(),
             owned: BTreeMap::new(),
+            assigned: BTreeSet::new(),
             unanswered: None,
             held: VecDeque::new(),
             arena: BytesMut::new(),
@@ -254,14 +259,11 @@ impl RdConsumer {
 
     fn answer_assign(&mut self, partitions: &[PartitionId]) -> Result<(), RdError> {
         if self.client.is_cooperative() {
-            self.client.incremental_assign(&self.list(partitions))?;
+            self.client.incremental_assign(&List::new())?;
         } else {
-            self.client.assign(Some(&self.list(partitions)))?;
+            self.client.assign(Some(&List::new()))?;
             self.owned.clear();
-        }
-        // What has no position needs no fetching; nothing rests on whether this succeeds.
-        if let Err(error) = self.client.pause(&self.list(partitions)) {
-            tracing::debug!(code = %error.name, "new partitions could not be paused");
+            self.assigned.clear();
         }
         let new = partitions.iter().map(|&p| (p, Owned::default()));
         self.owned.extend(new);
@@ -269,14 +271,36 @@ impl RdConsumer {
     }
 
     fn answer_revoke(&mut self, partitions: &[i32]) -> Result<(), RdError> {
-        let revoked: Vec<PartitionId> = partitions.iter().copied().map(PartitionId).collect();
         if self.client.is_cooperative() {
-            self.client.incremental_unassign(&self.list(&revoked))?;
+            let revoked = partitions.iter().copied().map(PartitionId);
+            let fetched: Vec<PartitionId> = revoked.filter(|p| self.assigned.remove(p)).collect();
+            self.client.incremental_unassign(&self.list(&fetched))?;
         } else {
             self.client.assign(None)?;
             self.owned.clear();
+            self.assigned.clear();
         }
         self.assert_positions()
+    }
+
+    /// Puts a partition into librdkafka's assignment, at a position.
+    fn begin(&mut self, partition: PartitionId, offset: i64) -> Result<(), RdError> {
+        let mut positions = vec![(partition.0, offset)];
+        if self.client.is_cooperative() {
+            let list = List::of_partitions(&self.topic, positions);
+            self.client.incremental_assign(&list)?;
+        } else {
+            // Eager assignments are made as a whole.
+            let others = self.owned.iter().filter(|(of, _)| **of != partition);
+            positions.extend(others.filter_map(|(of, owned)| Some((of.0, owned.next?))));
+            self.assigned.clear();
+            self.assigned
+                .extend(positions.iter().map(|(p, _)| PartitionId(*p)));
+            let list = List::of_partitions(&self.topic, positions);
+            self.client.assign(Some(&list))?;
+        }
+        self.assigned.insert(partition);
+        Ok(())
     }
 
     /// Leaves the group; answers whatever rebalance that causes.
@@ -374,7 +398,9 @@ impl Consumer for RdConsumer {
             return Ok(());
         }
         // Given up by the caller alone: they stay assigned until the member leaves, and are silent.
-        let done = self.client.pause(&self.list(partitions));
+        let fetched = partitions.iter().copied();
+        let fetched: Vec<PartitionId> = fetched.filter(|p| self.assigned.contains(p)).collect();
+        let done = self.client.pause(&self.list(&fetched));
         done.map_err(|error| of_consumer("release", error))
     }
 
@@ -382,7 +408,11 @@ impl Consumer for RdConsumer {
         self.check_owned("start_at", &[partition])?;
         self.held
             .retain(|held| partition_of(&held.event) != Some(partition.0));
-        let started = self.seek(&[(partition.0, offset.0)]);
+        let started = if self.assigned.contains(&partition) {
+            self.seek(&[(partition.0, offset.0)])
+        } else {
+            self.begin(partition, offset.0)
+        };
         let started = started.and_then(|()| self.client.resume(&self.list(&[partition])));
         started.map_err(|error| of_consumer("start_at", error))?;
         let owned = Owned {
@@ -395,9 +425,6 @@ impl Consumer for RdConsumer {
 
     fn pause(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
         self.check_owned("pause", partitions)?;
-        if partitions.is_empty() {
-            return Ok(());
-        }
         for partition in partitions {
             let owned = self.owned.entry(*partition).or_default();
             owned.paused = true;
@@ -405,7 +432,9 @@ impl Consumer for RdConsumer {
             self.held
                 .retain(|held| partition_of(&held.event) != Some(partition.0));
         }
-        let done = self.client.pause(&self.list(partitions));
+        let fetched = partitions.iter().copied();
+        let fetched: Vec<PartitionId> = fetched.filter(|p| self.assigned.contains(p)).collect();
+        let done = self.client.pause(&self.list(&fetched));
         done.map_err(|error| of_consumer("pause", error))
     }
 

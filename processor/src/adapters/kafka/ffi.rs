@@ -877,7 +877,7 @@ unsafe fn topic_shape(event: *mut rd::rd_kafka_event_t) -> Result<TopicShape, Rd
             text_of(rd::rd_kafka_Uuid_base64str(id))
         };
         // Brokers without topic ids tell one of zeros.
-        let id = Some(id).filter(|id| id.trim_matches(['A', '=']) != "");
+        let id = Some(id).filter(|id| !id.trim_matches(['A', '=']).is_empty());
         Ok(TopicShape { id, partitions })
     }
 }
