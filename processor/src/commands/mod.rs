@@ -3,10 +3,14 @@
 //! Comes in: arguments. Goes out: an exit status. Each command is a file or a folder.
 //! Never here: anything that a worker does.
 
+mod cluster;
 mod config;
 mod lag;
 mod progress;
+mod requirements;
 mod run;
+mod topics;
+mod verdict;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,6 +39,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Topics(topics::TopicsArgs),
     Config(config::PrintArgs),
 }
 
@@ -42,6 +47,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Topics(args) => topics::topics(&args),
         Command::Config(args) => config::print(&args),
     };
     done.unwrap_or_else(|error| {
