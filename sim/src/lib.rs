@@ -14,6 +14,7 @@
 //! | [`client`] | a client library that behaves as librdkafka does |
 //! | [`objects`] | an object store with S3's promises and no more |
 //! | [`clock`] | the clock of a process |
+//! | [`contract`] | what both this cluster and a genuine one must do |
 //! | [`disk`] | the local state of a machine |
 //! | [`sabotage`] | broken promises, to see that checkers notice |
 //! | [`trace`] | everything that happened, in order, hashed |
@@ -27,6 +28,7 @@ compile_error!(
 
 pub mod client;
 pub mod clock;
+pub mod contract;
 pub mod disk;
 pub mod draw;
 pub mod fabric;

@@ -43,6 +43,7 @@ fn config() -> ClusterConfig {
         topic_id: format!("id-{name}").into(),
         partitions,
         log_append_time: false,
+        min_insync_replicas: None,
     };
     ClusterConfig {
         topics: vec![

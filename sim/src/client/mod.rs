@@ -31,6 +31,7 @@ mod script;
 mod settings;
 pub mod workload;
 
+pub(crate) use aborted::{Filtered, filter};
 pub use consumer::SimConsumer;
 pub use group::GroupIdentity;
 pub use kafka::SimKafka;

@@ -175,6 +175,9 @@ fn name(request: &Request) -> &'static str {
         Request::SyncGroup { .. } => "SyncGroup",
         Request::Heartbeat { .. } => "Heartbeat",
         Request::LeaveGroup { .. } => "LeaveGroup",
+        Request::OffsetCommit { .. } => "OffsetCommit",
+        Request::DeleteGroup { .. } => "DeleteGroup",
+        Request::DeleteRecords { .. } => "DeleteRecords",
         Request::Internal(_) => "Internal",
     }
 }

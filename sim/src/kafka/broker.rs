@@ -271,6 +271,12 @@ impl Broker {
         }
     }
 
+    /// min.insync.replicas of a partition.
+    pub(super) fn min_insync_replicas(&self, slot: usize) -> usize {
+        let topic = self.layout.partition(slot).topic;
+        self.config.min_insync_replicas_of(topic)
+    }
+
     /// There is news about a partition: who waits for it will be looked at when things settle.
     pub(super) fn mark_dirty(&mut self, slot: usize) {
         if let Some(replica) = self.replicas[slot].as_mut()
@@ -303,7 +309,7 @@ impl Broker {
         deadline: Micros,
         then: Then,
     ) -> Result<(), ErrorCode> {
-        let min_isr = self.config.min_insync_replicas;
+        let min_isr = self.config.min_insync_replicas_of(tp.topic);
         let (slot, replica) = self.led(tp)?;
         if replica.under_min_isr(min_isr) {
             return Err(ErrorCode::NotEnoughReplicas);
@@ -330,7 +336,7 @@ impl Broker {
 
     fn settle_partition(&mut self, slot: usize, now: Micros, fx: &mut Effects) {
         let (min_isr, lag_ms) = (
-            self.config.min_insync_replicas,
+            self.min_insync_replicas(slot),
             self.config.replica_lag_time_max_ms,
         );
         let replica = self.replicas[slot]
@@ -350,7 +356,7 @@ impl Broker {
     }
 
     fn finish_waiters(&mut self, slot: usize, now: Micros, fx: &mut Effects) {
-        let min_isr = self.config.min_insync_replicas;
+        let min_isr = self.min_insync_replicas(slot);
         let replica = self.replicas[slot]
             .as_mut()
             .expect("only replicas get dirty");
@@ -397,6 +403,14 @@ impl Broker {
             Then::Offsets { asker } => {
                 let result = result.map_err(super::coordinator::coordinator_error);
                 self.respond(asker, Response::TxnOffsetCommit(result), fx);
+            }
+            Then::PlainOffsets { asker } => {
+                let result = result.map_err(super::coordinator::coordinator_error);
+                self.respond(asker, Response::OffsetCommit(result), fx);
+            }
+            Then::GroupDeleted { asker } => {
+                let result = result.map_err(super::coordinator::coordinator_error);
+                self.respond(asker, Response::DeleteGroup(result), fx);
             }
             Then::GroupStored {
                 partition,

@@ -92,12 +92,32 @@ impl Broker {
             | Request::EndTxn { .. } => self.transaction_request(asker, request, now, fx),
             Request::TxnOffsetCommit { .. }
             | Request::OffsetFetch { .. }
+            | Request::OffsetCommit { .. }
+            | Request::DeleteGroup { .. }
             | Request::JoinGroup { .. }
             | Request::SyncGroup { .. }
             | Request::Heartbeat { .. }
             | Request::LeaveGroup { .. } => self.group_request(asker, request, now, fx),
+            Request::DeleteRecords { tp, before } => {
+                let result = self.delete_records(tp, before);
+                self.respond(asker, Response::DeleteRecords(result), fx);
+            }
             Request::Internal(_) => {}
         }
+    }
+
+    /// Only what is replicated may be deleted; −1 stands for all of that.
+    fn delete_records(&mut self, tp: TopicPartition, before: Offset) -> Result<Offset, ErrorCode> {
+        let (_, replica) = self.led(tp)?;
+        let before = match before {
+            Offset(-1) => replica.high_watermark,
+            before => before,
+        };
+        if before < Offset(0) || before > replica.high_watermark {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        replica.log.delete_before(before);
+        Ok(replica.log.start())
     }
 
     fn metadata(&self) -> Response {
@@ -234,7 +254,7 @@ impl Broker {
         index: usize,
         batch: Batch,
     ) -> Result<(), ErrorCode> {
-        let min_isr = self.config.min_insync_replicas;
+        let min_isr = self.min_insync_replicas(slot);
         let Some(deadline) = self.produce_ops.get(&op).map(|op| op.deadline) else {
             return Ok(());
         };

@@ -27,6 +27,10 @@ pub(super) enum Then {
     Transaction(Box<Transition>),
     /// TxnOffsetCommit is answered.
     Offsets { asker: Asker },
+    /// OffsetCommit is answered.
+    PlainOffsets { asker: Asker },
+    /// DeleteGroup is answered.
+    GroupDeleted { asker: Asker },
     /// A group's assignment is stored.
     GroupStored {
         partition: PartitionId,

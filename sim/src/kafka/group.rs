@@ -42,10 +42,11 @@ impl GroupShard {
     }
 }
 
-/// Body of a TxnOffsetCommit, as far as the group is concerned.
-struct TxnOffsets {
+/// Body of a TxnOffsetCommit or OffsetCommit, as far as the group is concerned.
+struct Offsets {
     group: Arc<str>,
-    stamp: ProducerStamp,
+    /// The transaction's producer.
+    stamp: Option<ProducerStamp>,
     generation: i32,
     member_id: Arc<str>,
     offsets: Vec<OffsetCommit>,
@@ -70,14 +71,14 @@ impl Broker {
                 offsets,
                 ..
             } => {
-                let commit = TxnOffsets {
+                let commit = Offsets {
                     group,
-                    stamp: ProducerStamp {
+                    stamp: Some(ProducerStamp {
                         id: producer_id,
                         epoch: producer_epoch,
                         base_sequence: -1,
                         transactional: true,
-                    },
+                    }),
                     generation,
                     member_id,
                     offsets,
@@ -85,6 +86,30 @@ impl Broker {
                 if let Err(error) = self.commit_offsets(asker, commit, now, fx) {
                     let error = coordinator_error(error);
                     self.respond(asker, Response::TxnOffsetCommit(Err(error)), fx);
+                }
+            }
+            Request::OffsetCommit {
+                group,
+                generation,
+                member_id,
+                offsets,
+            } => {
+                let commit = Offsets {
+                    group,
+                    stamp: None,
+                    generation,
+                    member_id,
+                    offsets,
+                };
+                if let Err(error) = self.commit_offsets(asker, commit, now, fx) {
+                    let error = coordinator_error(error);
+                    self.respond(asker, Response::OffsetCommit(Err(error)), fx);
+                }
+            }
+            Request::DeleteGroup { group } => {
+                if let Err(error) = self.delete_group(asker, &group, now) {
+                    let error = coordinator_error(error);
+                    self.respond(asker, Response::DeleteGroup(Err(error)), fx);
                 }
             }
             Request::OffsetFetch {
@@ -116,7 +141,7 @@ impl Broker {
     fn commit_offsets(
         &mut self,
         asker: Asker,
-        commit: TxnOffsets,
+        commit: Offsets,
         now: Micros,
         fx: &mut Effects,
     ) -> Result<(), ErrorCode> {
@@ -124,19 +149,24 @@ impl Broker {
         let (partition, shard) = self.group_shard(&commit.group)?;
         match shard.groups.get(&commit.group) {
             _ if !fences_members => {}
-            Some(group) => group.validate_commit(commit.generation, &commit.member_id)?,
+            Some(group) => {
+                let transactional = commit.stamp.is_some();
+                group.validate_commit(commit.generation, &commit.member_id, transactional)?;
+            }
             // Unknown groups commit like empty ones.
             None if commit.generation < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),
         }
-        let too_long = |offset: &OffsetCommit| offset.metadata.len() > METADATA_MAX;
+        // Java counts UTF-16 units, whatever the setting's name says.
+        let too_long =
+            |offset: &OffsetCommit| offset.metadata.encode_utf16().count() > METADATA_MAX;
         if commit.offsets.iter().any(too_long) {
             return Err(ErrorCode::OffsetMetadataTooLarge);
         }
         let batch = Batch {
             base_offset: Offset(0),
             leader_epoch: 0,
-            producer: Some(commit.stamp),
+            producer: commit.stamp,
             payload: Payload::Internal(InternalRecord::Offsets {
                 group: commit.group,
                 offsets: commit.offsets,
@@ -146,7 +176,41 @@ impl Broker {
             topic: OFFSETS_TOPIC,
             partition,
         };
+        if batch.producer.is_none() {
+            let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
+            return self.append(tp, batch, deadline, Then::PlainOffsets { asker });
+        }
         self.verify_or_append(tp, Unverified::Offsets { asker }, batch, now, fx)
+    }
+
+    fn delete_group(
+        &mut self,
+        asker: Asker,
+        name: &Arc<str>,
+        now: Micros,
+    ) -> Result<(), ErrorCode> {
+        let (partition, shard) = self.group_shard(name)?;
+        match shard.groups.get(name) {
+            Some(group) if !group.is_empty() => return Err(ErrorCode::NonEmptyGroup),
+            Some(_) => {}
+            None if shard.offsets.knows(name) => {}
+            None => return Err(ErrorCode::GroupIdNotFound),
+        }
+        shard.groups.remove(name);
+        let batch = Batch {
+            base_offset: Offset(0),
+            leader_epoch: 0,
+            producer: None,
+            payload: Payload::Internal(InternalRecord::GroupDeleted {
+                group: Arc::clone(name),
+            }),
+        };
+        let tp = TopicPartition {
+            topic: OFFSETS_TOPIC,
+            partition,
+        };
+        let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
+        self.append(tp, batch, deadline, Then::GroupDeleted { asker })
     }
 
     /// Appends offsets whose transaction is confirmed.
@@ -220,11 +284,15 @@ impl Broker {
             let replica = self.replicas[slot].as_ref().expect("this broker leads it");
             for batch in replica.log.batches() {
                 shard.offsets.apply(batch, |_, _| {});
-                if let Payload::Internal(record @ InternalRecord::Group { group, .. }) =
-                    &batch.payload
-                {
-                    let loaded = Group::load(record, now);
-                    shard.groups.insert(Arc::clone(group), loaded);
+                match &batch.payload {
+                    Payload::Internal(record @ InternalRecord::Group { group, .. }) => {
+                        let loaded = Group::load(record, now);
+                        shard.groups.insert(Arc::clone(group), loaded);
+                    }
+                    Payload::Internal(InternalRecord::GroupDeleted { group }) => {
+                        shard.groups.remove(group);
+                    }
+                    _ => {}
                 }
             }
             shard.applied = replica.log.end();

@@ -89,13 +89,20 @@ impl Group {
         loaded
     }
 
-    /// Kafka's `validateOffsetCommit` for transactional commits.
+    /// True when it has no members.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state == State::Empty
+    }
+
+    /// Kafka's `validateOffsetCommit`.
     pub(super) fn validate_commit(
         &self,
         generation: i32,
         member_id: &str,
+        transactional: bool,
     ) -> Result<(), ErrorCode> {
-        if generation < 0 && (self.state == State::Empty || member_id.is_empty()) {
+        if generation < 0 && (self.state == State::Empty || (member_id.is_empty() && transactional))
+        {
             return Ok(());
         }
         if !self.members.contains_key(member_id) {
@@ -103,6 +110,9 @@ impl Group {
         }
         if generation != self.generation {
             return Err(ErrorCode::IllegalGeneration);
+        }
+        if !transactional && self.state == State::CompletingRebalance {
+            return Err(ErrorCode::RebalanceInProgress);
         }
         Ok(())
     }

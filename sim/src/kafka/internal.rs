@@ -80,7 +80,13 @@ pub enum InternalRecord {
         /// Members.
         members: Vec<StoredMember>,
     },
-    /// Offsets committed in a transaction: pending until the marker of the batch's producer.
+    /// The group was deleted, with its offsets.
+    GroupDeleted {
+        /// Group id.
+        group: Arc<str>,
+    },
+    /// Committed offsets. In a transaction they are pending until the marker of the batch's producer;
+    /// without a producer they count at once.
     Offsets {
         /// Group id.
         group: Arc<str>,
@@ -180,6 +186,8 @@ pub enum ReplicaFetchResult {
         batches: Vec<Arc<Batch>>,
         /// High watermark of the leader.
         high_watermark: Offset,
+        /// Log start offset of the leader.
+        log_start: Offset,
     },
     /// The logs differ: the leader's end of the largest epoch ≤ the follower's last one.
     Diverging {

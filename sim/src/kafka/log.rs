@@ -6,16 +6,23 @@ use std::sync::Arc;
 /// Batches in order of their offsets, without gaps.
 #[derive(Debug, Default)]
 pub struct Log {
+    start: Offset,
     batches: Vec<Arc<Batch>>,
     /// (epoch, its first offset), ascending: Kafka's leader-epoch-checkpoint.
     epochs: Vec<(LeaderEpoch, Offset)>,
 }
 
 impl Log {
-    /// First offset; nothing is ever deleted in the time of a run.
+    /// First offset that may be read: what lies before it was deleted, by retention or by somebody.
     #[must_use]
     pub fn start(&self) -> Offset {
-        Offset(0)
+        self.start
+    }
+
+    /// Deletes what lies before `offset`: nobody reads it any more. (The batches stay, from which
+    /// the state of producers and of coordinators is read back.)
+    pub fn delete_before(&mut self, offset: Offset) {
+        self.start = self.start.max(offset.min(self.end()));
     }
 
     /// Log end offset: that of the next record.

@@ -62,6 +62,18 @@ pub struct TopicConfig {
     pub partitions: u32,
     /// True: the leader stores its own time as the record's timestamp (LogAppendTime).
     pub log_append_time: bool,
+    /// The topic's own min.insync.replicas.
+    pub min_insync_replicas: Option<usize>,
+}
+
+impl ClusterConfig {
+    /// min.insync.replicas of a topic.
+    #[must_use]
+    pub fn min_insync_replicas_of(&self, topic: protocol::TopicIndex) -> usize {
+        let own = self.topics.get(usize::from(topic.0));
+        own.and_then(|topic| topic.min_insync_replicas)
+            .unwrap_or(self.min_insync_replicas)
+    }
 }
 
 /// Settings of the cluster, in Kafka's names.

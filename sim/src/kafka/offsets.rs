@@ -32,7 +32,7 @@ impl OffsetsState {
     /// Takes the next batch of the log; tells `on_commit` each offset that became visible.
     pub(super) fn apply(&mut self, batch: &Batch, mut on_commit: impl FnMut(&str, &OffsetCommit)) {
         let Some(stamp) = batch.producer else {
-            return;
+            return self.apply_plain(batch, on_commit);
         };
         match &batch.payload {
             Payload::Internal(InternalRecord::Offsets { group, offsets }) => {
@@ -61,6 +61,28 @@ impl OffsetsState {
         }
     }
 
+    /// What stands outside of transactions counts at once.
+    fn apply_plain(&mut self, batch: &Batch, mut on_commit: impl FnMut(&str, &OffsetCommit)) {
+        match &batch.payload {
+            Payload::Internal(InternalRecord::Offsets { group, offsets }) => {
+                for commit in offsets {
+                    let at_once = Pending {
+                        group: Arc::clone(group),
+                        commit: commit.clone(),
+                        written_at: batch.base_offset,
+                    };
+                    if self.commit(&at_once) {
+                        on_commit(group, commit);
+                    }
+                }
+            }
+            Payload::Internal(InternalRecord::GroupDeleted { group }) => {
+                self.committed.remove(group);
+            }
+            _ => {}
+        }
+    }
+
     /// A commit written later in the log stands against one written earlier, whatever the order of
     /// their markers.
     fn commit(&mut self, pending: &Pending) -> bool {
@@ -85,6 +107,11 @@ impl OffsetsState {
     pub(super) fn committed(&self, group: &str, tp: TopicPartition) -> Option<(Offset, Arc<str>)> {
         let committed = self.committed.get(group)?.get(&tp)?;
         Some((committed.offset, Arc::clone(&committed.metadata)))
+    }
+
+    /// Is any offset of the group committed?
+    pub(super) fn knows(&self, group: &str) -> bool {
+        self.committed.contains_key(group)
     }
 
     /// Is an offset of this partition part of a transaction that has not ended?

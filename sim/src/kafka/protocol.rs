@@ -151,6 +151,13 @@ pub enum ErrorCode {
     FencedInstanceId,
     InvalidUpdateVersion,
     StaleBrokerEpoch,
+    NonEmptyGroup,
+    GroupIdNotFound,
+    InvalidRecord,
+    TransactionAbortable,
+    InvalidSessionTimeout,
+    InvalidRequest,
+    UnknownServerError,
 }
 
 impl ErrorCode {
@@ -305,6 +312,14 @@ pub enum Request {
         tp: TopicPartition,
         spec: OffsetSpec,
     },
+    /// A commit without a transaction: of a member, or (generation −1, no member id) of an admin
+    /// client.
+    OffsetCommit {
+        group: Arc<str>,
+        generation: i32,
+        member_id: Arc<str>,
+        offsets: Vec<OffsetCommit>,
+    },
     OffsetFetch {
         group: Arc<str>,
         require_stable: bool,
@@ -335,6 +350,15 @@ pub enum Request {
     LeaveGroup {
         group: Arc<str>,
         member_id: Arc<str>,
+    },
+    /// Forgets an empty group and its offsets (what their expiry does as well).
+    DeleteGroup {
+        group: Arc<str>,
+    },
+    /// Moves the log start offset up to `before` (what retention does as well).
+    DeleteRecords {
+        tp: TopicPartition,
+        before: Offset,
     },
     /// Between brokers and to and from the controller: defined by the cluster model.
     Internal(crate::kafka::internal::InternalRequest),
@@ -418,6 +442,10 @@ pub enum Response {
     SyncGroup(Result<Vec<PartitionId>, ErrorCode>),
     Heartbeat(Result<(), ErrorCode>),
     LeaveGroup(Result<(), ErrorCode>),
+    OffsetCommit(Result<(), ErrorCode>),
+    DeleteGroup(Result<(), ErrorCode>),
+    /// The new log start offset.
+    DeleteRecords(Result<Offset, ErrorCode>),
     Internal(crate::kafka::internal::InternalResponse),
 }
 
@@ -500,6 +528,9 @@ impl Request {
             Request::Heartbeat { .. } => 13,
             Request::LeaveGroup { .. } => 14,
             Request::Internal(_) => 15,
+            Request::OffsetCommit { .. } => 16,
+            Request::DeleteGroup { .. } => 17,
+            Request::DeleteRecords { .. } => 18,
         }
     }
 }
@@ -523,6 +554,9 @@ impl Response {
             Response::Heartbeat(_) => 13,
             Response::LeaveGroup(_) => 14,
             Response::Internal(_) => 15,
+            Response::OffsetCommit(_) => 16,
+            Response::DeleteGroup(_) => 17,
+            Response::DeleteRecords(_) => 18,
         }
     }
 }

@@ -229,12 +229,14 @@ impl Broker {
             ReplicaFetchResult::Data {
                 batches,
                 high_watermark,
+                log_start,
             } => {
                 if !batches.is_empty() {
                     replica.copy(batches);
                     self.fetchers[index].changed.push(slot);
                 }
                 replica.set_high_watermark(high_watermark);
+                replica.log.delete_before(log_start);
             }
             ReplicaFetchResult::Diverging { epoch, end_offset } => {
                 let before = replica.log.end();
@@ -498,6 +500,7 @@ fn news_of(part: &mut Part, replica: &Replica) -> Option<ReplicaFetchResult> {
             Some(ReplicaFetchResult::Data {
                 batches: batches.iter().map(Arc::clone).collect(),
                 high_watermark,
+                log_start: replica.log.start(),
             })
         }
     }

@@ -28,6 +28,7 @@ pub(super) fn cluster_config(
         topic_id: format!("id-{name}").into(),
         partitions,
         log_append_time,
+        min_insync_replicas: None,
     };
     let (kafka, topology) = (&config.kafka, &plan.topology);
     ClusterConfig {

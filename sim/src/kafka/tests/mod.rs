@@ -59,6 +59,7 @@ fn config() -> ClusterConfig {
         topic_id: format!("id-{name}").into(),
         partitions,
         log_append_time,
+        min_insync_replicas: None,
     };
     ClusterConfig {
         topics: vec![
