@@ -1,10 +1,13 @@
 //! Servers on this machine that tests and trials run against: they are started, hurt and ended here.
 //!
-//! Comes in: the workspace's root. Goes out: a real Kafka cluster ([`kafka`]), its processes found
-//! again by anybody ([`process`]). Never here: what is sent to the servers.
+//! Comes in: the workspace's root. Goes out: a real Kafka cluster ([`kafka`]), a real S3 server ([`s3`]),
+//! their processes found again by anybody ([`process`]). Never here: what is sent to the servers.
 
+mod files;
 pub mod kafka;
+pub mod ports;
 pub mod process;
+pub mod s3;
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ mod steps;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xtask::{kafka, root};
+use xtask::{kafka, root, s3};
 
 /// Tasks of the project.
 #[derive(Debug, Parser)]
@@ -21,7 +21,8 @@ use xtask::{kafka, root};
 Examples:
   cargo xtask test
   cargo xtask kafka up
-  cargo xtask kafka up --help"
+  cargo xtask kafka up --help
+  cargo xtask s3 up"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -39,6 +40,9 @@ enum Task {
     /// A real Kafka cluster on this machine: up, down, kill, stop, start, pause, resume, status
     #[command(subcommand)]
     Kafka(kafka::command::Command),
+    /// A real S3 server on this machine: up, down, status
+    #[command(subcommand)]
+    S3(s3::command::Command),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test => steps::test(&root),
         Task::Determinism => determinism::check(&root),
         Task::Kafka(command) => kafka::command::run(&root, command),
+        Task::S3(command) => s3::command::run(&root, &command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -219,6 +219,17 @@ pub fn wait_gone(mark: &Mark, limit: Duration) -> anyhow::Result<()> {
     anyhow::bail!("process {pid} is still there; end it by hand: kill -9 {pid}")
 }
 
+/// The end of a log, as part of a message.
+#[must_use]
+pub fn end_of_log(log: &Path) -> String {
+    const LINES: usize = 15;
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    format!("{} ends with:\n{end}", log.display())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,14 +263,13 @@ mod tests {
 
     #[test]
     fn a_detached_process_is_found_paused_and_killed() -> anyhow::Result<()> {
-        let folder = std::env::temp_dir().join("xtask-process-test");
-        fs::create_dir_all(&folder)?;
+        let folder = tempfile::tempdir()?;
         // The number makes the command line this test's own.
-        let seconds = "86399.25";
+        let seconds = "599.0625";
         let mut command = Command::new("sleep");
         command.arg(seconds);
         let mark = mark("sleep", &[seconds]);
-        let pid = start_detached(&command, &folder.join("log"))?;
+        let pid = start_detached(&command, &folder.path().join("log"))?;
         let limit = Duration::from_secs(30);
         assert!(wait_until(limit, || Ok(find(&mark)?.is_some()))?);
         let found = find(&mark)?.context("it runs")?;
@@ -270,6 +280,18 @@ mod tests {
         assert!(kill(&mark)?);
         assert_eq!(find(&mark)?, None);
         assert!(!kill(&mark)?);
+        Ok(())
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_its_last_lines() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log");
+        let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
+        fs::write(&path, text)?;
+        let end = end_of_log(&path);
+        assert!(end.ends_with("line 98\nline 99"), "{end}");
+        assert!(!end.contains("line 84\n"), "{end}");
         Ok(())
     }
 }

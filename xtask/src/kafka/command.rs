@@ -137,7 +137,12 @@ pub fn run(root: &Path, command: Command) -> anyhow::Result<()> {
         Command::Stop(brokers) => each(root, &brokers, Cluster::stop),
         Command::Start(brokers) => {
             each(root, &brokers, Cluster::start)?;
-            Cluster::open(root, &brokers.cluster.name)?.wait_ready()
+            let mut cluster = Cluster::open(root, &brokers.cluster.name)?;
+            if let Err(e) = cluster.check_majority() {
+                println!("not ready yet: {e}");
+                return Ok(());
+            }
+            cluster.wait_ready()
         }
         Command::Pause(brokers) => each(root, &brokers, Cluster::pause),
         Command::Resume(brokers) => each(root, &brokers, Cluster::resume),

@@ -4,8 +4,9 @@
 //! their logging. Never here: starting them.
 
 use super::version::Version;
+use crate::files;
 use anyhow::{Context, bail};
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,8 +29,7 @@ pub struct Jars {
 pub fn fetch(root: &Path, version: Version) -> anyhow::Result<Jars> {
     let folder = root.join("target/kafka-jars").join(version.to_string());
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let lock = File::create(folder.join("lock"))?;
-    lock.lock()?;
+    let _lock = files::lock(&folder.join("lock"))?;
     let jars = folder.join("jars");
     // The folder gets its name only when it is complete.
     if !jars.exists() {
@@ -99,7 +99,7 @@ fn why(version: Version, log: &str, log_file: &Path) -> String {
         "Maven Central cannot be reached; it is needed once for each version: connect, or name a \
          mirror in ~/.m2/settings.xml, then run the command again"
             .to_owned()
-    } else if about_kafka.any(|line| line.contains("ould not find") || line.contains("absent")) {
+    } else if about_kafka.any(is_absence) {
         format!(
             "Apache Kafka {version} is not on Maven Central; its versions are listed at \
              https://repo.maven.apache.org/maven2/org/apache/kafka/kafka_2.13/"
@@ -108,6 +108,13 @@ fn why(version: Version, log: &str, log_file: &Path) -> String {
         "Maven failed".to_owned()
     };
     format!("{advice} (all that Maven said: {})", log_file.display())
+}
+
+/// Maven remembers for a while that something was absent, and says so in other words.
+fn is_absence(line: &str) -> bool {
+    ["ould not find", "was not found", "absent"]
+        .iter()
+        .any(|sign| line.contains(sign))
 }
 
 /// The binding stands first, so that its own dependencies win over Kafka's older ones.

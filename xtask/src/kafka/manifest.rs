@@ -1,6 +1,7 @@
 //! `cluster.json`: what a cluster is, for people and for programs that want to reach it.
 
 use super::version::Version;
+use crate::files;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -145,7 +146,7 @@ impl Place {
     /// # Errors
     /// When the lock file cannot be written.
     pub fn lock(&self) -> anyhow::Result<File> {
-        self.lock_file(&format!("{}.lock", self.name))
+        files::lock(&self.clusters.join(format!("{}.lock", self.name)))
     }
 
     /// Keeps others from choosing ports until the answer is dropped.
@@ -153,15 +154,7 @@ impl Place {
     /// # Errors
     /// When the lock file cannot be written.
     pub fn lock_ports(&self) -> anyhow::Result<File> {
-        self.lock_file("ports.lock")
-    }
-
-    fn lock_file(&self, name: &str) -> anyhow::Result<File> {
-        fs::create_dir_all(&self.clusters).with_context(|| self.clusters.display().to_string())?;
-        let path = self.clusters.join(name);
-        let file = File::create(&path).with_context(|| path.display().to_string())?;
-        file.lock().with_context(|| path.display().to_string())?;
-        Ok(file)
+        files::lock(&self.clusters.join("ports.lock"))
     }
 
     /// Reads `cluster.json`; `None` when there is none.
@@ -177,11 +170,7 @@ impl Place {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, manifest: &Manifest) -> anyhow::Result<()> {
-        let path = self.manifest();
-        let new = path.with_extension("json.new");
-        let text = serde_json::to_string_pretty(manifest)? + "\n";
-        fs::write(&new, text).with_context(|| format!("cannot write {}", new.display()))?;
-        fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
+        files::write_json(&self.manifest(), manifest)
     }
 
     /// Removes everything that the cluster wrote.
@@ -226,17 +215,7 @@ impl Place {
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Manifest>> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let manifest = serde_json::from_str(&text).with_context(|| {
-        format!(
-            "{} cannot be understood; begin anew by: cargo xtask kafka down",
-            path.display()
-        )
-    })?;
-    Ok(Some(manifest))
+    files::read_json(path).context("begin anew by: cargo xtask kafka down")
 }
 
 #[cfg(test)]
@@ -292,17 +271,17 @@ pub(super) mod tests {
 
     #[test]
     fn the_file_comes_back_as_written_and_its_ports_are_reserved() -> anyhow::Result<()> {
-        let root = std::env::temp_dir().join("xtask-manifest-test");
-        let place = Place::new(&root, "one")?;
+        let root = tempfile::tempdir()?;
+        let place = Place::new(root.path(), "one")?;
         fs::create_dir_all(place.folder())?;
         let manifest = example(3);
         place.write(&manifest)?;
         assert_eq!(place.read()?, Some(manifest));
-        let other = Place::new(&root, DEFAULT_NAME)?;
+        let other = Place::new(root.path(), DEFAULT_NAME)?;
         assert_eq!(other.read()?, None);
         assert_eq!(other.reserved_ports()?.len(), 12);
         fs::write(place.manifest(), "{}")?;
-        let error = place.read().unwrap_err().to_string();
+        let error = format!("{:#}", place.read().unwrap_err());
         assert!(error.contains("kafka down"), "{error}");
         place.remove()?;
         assert!(!place.folder().exists());

@@ -18,9 +18,9 @@
 //! ```
 
 pub mod command;
+mod create;
 mod jars;
 mod manifest;
-mod ports;
 mod properties;
 mod protocol;
 mod server;
@@ -34,14 +34,11 @@ use anyhow::{Context, bail};
 use manifest::Place;
 use protocol::Coordinator;
 use rustix::process::Signal;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The largest number of brokers of a cluster.
 pub const BROKERS_MAX: u32 = 9;
-/// Ports of each broker: direct, proxied, advertised, controller.
-const PORTS_EACH: usize = 4;
 /// How long brokers may take until they answer, on a machine that is busy with a build.
 const READY_LIMIT: Duration = Duration::from_secs(180);
 /// How long an orderly stop may take.
@@ -93,10 +90,10 @@ impl Cluster {
         let lock = place.lock()?;
         let manifest = match place.read()? {
             Some(manifest) => {
-                check_same(&manifest, options)?;
+                create::check_same(&manifest, options)?;
                 manifest
             }
-            None => create(root, &place, options)?,
+            None => create::create(root, &place, options)?,
         };
         let mut cluster = Self {
             root: root.to_owned(),
@@ -232,16 +229,7 @@ impl Cluster {
             .filter(|broker| broker.state == BrokerState::Running)
             .cloned()
             .collect();
-        let majority = self.manifest.brokers.len() / 2 + 1;
-        if running.len() < majority {
-            bail!(
-                "{} of {} brokers run, and nothing is answered by fewer than {majority}; start the \
-                 others too: {}",
-                running.len(),
-                self.manifest.brokers.len(),
-                hint("up", &self.manifest.name)
-            );
-        }
+        self.check_majority()?;
         let is_ready = wait_until(READY_LIMIT, || {
             self.check_alive(&running)?;
             Ok(running.iter().all(|broker| is_ready(broker, &running)))
@@ -269,6 +257,26 @@ impl Cluster {
     pub fn answers(broker: &Broker) -> bool {
         broker.state == BrokerState::Running
             && protocol::alive_brokers(broker.port).is_ok_and(|alive| !alive.is_empty())
+    }
+
+    /// An error when so few brokers run that none can be ready.
+    ///
+    /// # Errors
+    /// With the command that starts the others.
+    fn check_majority(&self) -> anyhow::Result<()> {
+        let brokers = &self.manifest.brokers;
+        let is_running = |broker: &&Broker| broker.state == BrokerState::Running;
+        let running = brokers.iter().filter(is_running).count();
+        let majority = brokers.len() / 2 + 1;
+        if running >= majority {
+            return Ok(());
+        }
+        bail!(
+            "{running} of {} brokers run, and nothing is answered by fewer than {majority}; start the \
+             others too: {}",
+            brokers.len(),
+            hint("up", &self.manifest.name)
+        )
     }
 
     fn broker(&self, id: u32) -> anyhow::Result<&Broker> {
@@ -351,7 +359,7 @@ impl Cluster {
             let begins = || Ok(process::find(&mark)?.is_some() || !process::exists(pid));
             wait_until(READY_LIMIT, begins)?;
             if process::find(&mark)?.is_none() {
-                bail!("broker {id} ended at once; {}", server::end_of(&log));
+                bail!("broker {id} ended at once; {}", process::end_of_log(&log));
             }
         }
         self.look().map(|_| ())
@@ -362,7 +370,11 @@ impl Cluster {
         for broker in brokers {
             if process::find(&self.mark(broker.id))?.is_none() {
                 let log = broker.folder.join(server::LOG);
-                bail!("broker {} has ended; {}", broker.id, server::end_of(&log));
+                bail!(
+                    "broker {} has ended; {}",
+                    broker.id,
+                    process::end_of_log(&log)
+                );
             }
         }
         Ok(())
@@ -393,88 +405,6 @@ fn is_ready(broker: &Broker, running: &[Broker]) -> bool {
     knows_all && coordinates(Coordinator::Group) && coordinates(Coordinator::Transaction)
 }
 
-/// A cluster that exists is not changed by `up`.
-fn check_same(manifest: &Manifest, options: &Options) -> anyhow::Result<()> {
-    let differs = |what: &str, is: &str, wanted: &str| {
-        anyhow::anyhow!(
-            "cluster `{0}` exists with {what} {is}, not {wanted}; remove it first by: {1}",
-            manifest.name,
-            hint("down", &manifest.name)
-        )
-    };
-    if let Some(wanted) = options.version
-        && wanted != manifest.kafka_version()?
-    {
-        return Err(differs("version", &manifest.version, &wanted.to_string()));
-    }
-    let count = manifest.brokers.len();
-    if let Some(wanted) = options.brokers
-        && usize::try_from(wanted)? != count
-    {
-        return Err(differs("brokers", &count.to_string(), &wanted.to_string()));
-    }
-    if !options.properties.is_empty() && options.properties != manifest.properties {
-        let (is, wanted) = (manifest.properties.join(" "), options.properties.join(" "));
-        return Err(differs(
-            "properties",
-            &format!("[{is}]"),
-            &format!("[{wanted}]"),
-        ));
-    }
-    Ok(())
-}
-
-/// A new cluster that does not run yet. The caller holds the lock.
-fn create(root: &Path, place: &Place, options: &Options) -> anyhow::Result<Manifest> {
-    let version = match options.version {
-        Some(version) => version,
-        None => NEWEST.parse()?,
-    };
-    let count = options.brokers.unwrap_or(3);
-    if !(1..=BROKERS_MAX).contains(&count) {
-        bail!("{count} brokers: take 1 to {BROKERS_MAX}");
-    }
-    for property in &options.properties {
-        properties::parse(property)?;
-    }
-    jars::java(version)?;
-    jars::fetch(root, version)?;
-    // Brokers whose manifest was deleted while they ran.
-    for id in 1..=BROKERS_MAX {
-        process::kill(&server::mark(&place.broker(id)))?;
-    }
-    place.remove()?;
-    fs::create_dir_all(place.folder())?;
-
-    let _ports_lock = place.lock_ports()?;
-    let wanted = usize::try_from(count)? * PORTS_EACH;
-    let ports = ports::free(wanted, &place.reserved_ports()?)?;
-    let brokers = (1..=count)
-        .zip(ports.chunks_exact(PORTS_EACH))
-        .map(|(id, ports)| Broker {
-            id,
-            port: ports[0],
-            proxied_port: ports[1],
-            advertised_port: ports[2],
-            controller_port: ports[3],
-            pid: None,
-            state: BrokerState::Killed,
-            folder: place.broker(id),
-        });
-    let mut manifest = Manifest {
-        name: place.name().to_owned(),
-        version: version.to_string(),
-        cluster_id: server::new_cluster_id()?,
-        bootstrap_servers: String::new(),
-        proxied_bootstrap_servers: String::new(),
-        properties: options.properties.clone(),
-        brokers: brokers.collect(),
-    };
-    manifest.set_bootstrap_servers();
-    place.write(&manifest)?;
-    Ok(manifest)
-}
-
 /// The command line of another command about the same cluster.
 fn hint(command: &str, name: &str) -> String {
     if name == DEFAULT_NAME {
@@ -488,54 +418,35 @@ fn hint(command: &str, name: &str) -> String {
 mod tests {
     use super::*;
     use manifest::tests::example;
+    use std::fs;
 
     #[test]
-    fn a_cluster_that_exists_is_not_changed_by_other_wishes() -> anyhow::Result<()> {
-        let manifest = example(3);
-        let wish = |change: fn(&mut Options)| {
-            let mut options = Options::named(DEFAULT_NAME);
-            change(&mut options);
-            check_same(&manifest, &options)
-        };
-        wish(|_| ())?;
-        wish(|options| options.brokers = Some(3))?;
-        wish(|options| options.version = "4.4.0".parse().ok())?;
-        for other in [
-            wish(|options| options.brokers = Some(1)),
-            wish(|options| options.version = "3.9".parse().ok()),
-            wish(|options| options.properties = vec!["a=b".to_owned()]),
-        ] {
-            let error = other.unwrap_err().to_string();
-            assert!(error.contains("cargo xtask kafka down"), "{error}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn a_cluster_that_does_not_exist_is_named_with_the_command_that_starts_it() {
-        let root = std::env::temp_dir().join("xtask-no-cluster-test");
-        let error = Cluster::open(&root, "none").unwrap_err().to_string();
+    fn a_cluster_that_does_not_exist_is_named_with_the_command_that_starts_it() -> anyhow::Result<()>
+    {
+        let root = tempfile::tempdir()?;
+        let error = Cluster::open(root.path(), "none").unwrap_err().to_string();
         assert!(
             error.contains("cargo xtask kafka up --name none"),
             "{error}"
         );
-        assert!(!down(&root, "none").expect("nothing to take down"));
+        assert!(!down(root.path(), "none")?);
+        Ok(())
     }
 
     #[test]
     fn brokers_that_do_not_exist_or_do_not_run_are_errors() -> anyhow::Result<()> {
-        let root = std::env::temp_dir().join("xtask-dead-cluster-test");
-        let place = Place::new(&root, "dead")?;
+        let root = tempfile::tempdir()?;
+        let place = Place::new(root.path(), "dead")?;
         fs::create_dir_all(place.folder())?;
         place.write(&example(3))?;
-        let mut cluster = Cluster::open(&root, "dead")?;
+        let mut cluster = Cluster::open(root.path(), "dead")?;
         let error = cluster.kill(4).unwrap_err().to_string();
         assert!(error.contains("brokers are 1 to 3"), "{error}");
         let error = cluster.pause(2).unwrap_err().to_string();
         assert!(error.contains("kafka start 2"), "{error}");
         let error = cluster.wait_ready().unwrap_err().to_string();
         assert!(error.contains("0 of 3 brokers run"), "{error}");
-        assert!(down(&root, "dead")?);
+        assert!(down(root.path(), "dead")?);
         Ok(())
     }
 }

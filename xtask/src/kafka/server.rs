@@ -132,17 +132,6 @@ pub fn new_cluster_id() -> anyhow::Result<String> {
     Ok(digits.chain(['A']).collect())
 }
 
-/// The end of a log, as part of a message.
-#[must_use]
-pub fn end_of(log: &Path) -> String {
-    const LINES: usize = 15;
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
-    format!("{} ends with:\n{end}", log.display())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,18 +142,6 @@ mod tests {
         assert_eq!(id.len(), 22);
         assert!(id.ends_with('A') && id.is_ascii());
         assert_ne!(id, new_cluster_id()?);
-        Ok(())
-    }
-
-    #[test]
-    fn the_end_of_a_log_is_its_last_lines() -> anyhow::Result<()> {
-        let path = std::env::temp_dir().join("xtask-end-of-log-test");
-        let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        fs::write(&path, text)?;
-        let end = end_of(&path);
-        assert!(end.ends_with("line 98\nline 99"), "{end}");
-        assert!(!end.contains("line 84\n"), "{end}");
-        fs::remove_file(&path)?;
         Ok(())
     }
 }
