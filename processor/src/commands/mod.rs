@@ -6,9 +6,11 @@
 mod cluster;
 mod config;
 mod lag;
+mod produce;
 mod progress;
 mod requirements;
 mod run;
+mod signals;
 mod topics;
 mod verdict;
 
@@ -40,6 +42,7 @@ struct CommandLine {
 enum Command {
     Run(run::RunArgs),
     Topics(topics::TopicsArgs),
+    Produce(produce::ProduceArgs),
     Config(config::PrintArgs),
 }
 
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Topics(args) => topics::topics(&args),
+        Command::Produce(args) => produce::produce(&args),
         Command::Config(args) => config::print(&args),
     };
     done.unwrap_or_else(|error| {

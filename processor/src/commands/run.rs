@@ -1,10 +1,8 @@
 //! `processor run`: the workers of one process.
 
 use super::config::ConfigArgs;
-use super::{FAILED, REFUSED, lag};
-use anyhow::Context;
+use super::{FAILED, REFUSED, lag, signals};
 use clap::Args;
-use futures_util::future::{Either, select};
 use object_store::ObjectStore;
 use processor::adapters::clock::SystemClock;
 use processor::adapters::kafka::RdKafka;
@@ -15,13 +13,11 @@ use processor::worker::{Parts, StopSignal, Worker, WorkerError};
 use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, info_span};
 
 const HELP: &str = "\
@@ -93,7 +89,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         config,
     });
     serve_telemetry(&runtime, &shared)?;
-    stop_on_signal(&runtime, &shared)?;
+    stop_on_signal(&shared)?;
     let (sender, ended) = channel();
     for ordinal in ordinal..ordinal + count {
         start_worker(ordinal, &shared, sender.clone())?;
@@ -129,27 +125,17 @@ fn serve_telemetry(runtime: &Runtime, shared: &Shared) -> anyhow::Result<()> {
 }
 
 /// The first signal stops the workers, the second one the process.
-fn stop_on_signal(runtime: &Runtime, shared: &Arc<Shared>) -> anyhow::Result<()> {
-    let _inside = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+fn stop_on_signal(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let shared = Arc::clone(shared);
-    runtime.spawn(async move {
-        for is_second in [false, true] {
-            let (terminated, interrupted) = (pin!(terminate.recv()), pin!(interrupt.recv()));
-            let (name, status) = match select(terminated, interrupted).await {
-                Either::Left(_) => ("SIGTERM", 143),
-                Either::Right(_) => ("SIGINT", 130),
-            };
-            if is_second {
-                error!(signal = name, "second signal: ending at once");
-                std::process::exit(status);
-            }
-            info!(signal = name, "stopping: commit, snapshot, leave the group");
-            stop_all(&shared);
+    signals::watch(move |ending, before| {
+        let signal = ending.name;
+        if before > 0 {
+            error!(signal, "second signal: ending at once");
+            std::process::exit(ending.status);
         }
-    });
-    Ok(())
+        info!(signal, "stopping: commit, snapshot, leave the group");
+        stop_all(&shared);
+    })
 }
 
 fn stop_all(shared: &Shared) {
