@@ -34,6 +34,9 @@ enum Task {
     /// Format, lints, dependency rules, all tests, the main job, docs
     #[command(after_help = "Example:\n  cargo xtask test")]
     Test,
+    /// Only what the others need beside cargo: found, or installed (as root), or named
+    #[command(after_help = "Example:\n  cargo xtask setup")]
+    Setup,
     /// Only the search for clocks, threads and hash order in simulated code
     #[command(after_help = "Example:\n  cargo xtask determinism")]
     Determinism,
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let root = root();
     let result = match Arguments::parse().task {
         Task::Test => steps::test(&root),
+        Task::Setup => setup::prepare(),
         Task::Determinism => determinism::check(&root),
         Task::Kafka(command) => kafka::command::run(&root, command),
         Task::S3(command) => s3::command::run(&root, &command),

@@ -188,7 +188,7 @@ pub fn java(version: Version) -> anyhow::Result<PathBuf> {
     let needed = version.java_min();
     let fix = format!(
         "Apache Kafka {version} needs Java {needed} or newer; on Debian: sudo apt-get install --yes \
-         openjdk-17-jre-headless (JAVA_HOME chooses between several)"
+         default-jre-headless (JAVA_HOME chooses between several)"
     );
     let output = Command::new(&java)
         .arg("-version")

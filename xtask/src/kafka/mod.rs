@@ -37,6 +37,14 @@ use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Looks for a Java that the pinned versions run on.
+///
+/// # Errors
+/// When there is none, or it is too old; the message has the fix.
+pub fn check_java() -> anyhow::Result<()> {
+    jars::java(NEWEST.parse()?).map(|_| ())
+}
+
 /// The largest number of brokers of a cluster.
 pub const BROKERS_MAX: u32 = 9;
 /// How long brokers may take until they answer, on a machine that is busy with a build.

@@ -1,5 +1,7 @@
 //! What the steps need beside cargo: found, or installed, or named with the command that installs it.
 
+mod system;
+
 use anyhow::{Context, bail};
 use std::process::{Command, Stdio};
 
@@ -27,7 +29,7 @@ const COMPONENTS: [Component; 2] = [
 /// # Errors
 /// When something is missing and cannot be installed from here; the message has the command.
 pub fn prepare() -> anyhow::Result<()> {
-    linker()?;
+    system::prepare()?;
     for component in COMPONENTS {
         if !works("cargo", component.probe) {
             install("rustup", &["component", "add", component.name])?;
@@ -39,30 +41,11 @@ pub fn prepare() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rust links by the system's C compiler driver.
-fn linker() -> anyhow::Result<()> {
-    const PACKAGES: [&str; 4] = ["install", "--yes", "gcc", "libc6-dev"];
-    if works("cc", &["--version"]) {
-        return Ok(());
-    }
-    if is_root() && works("apt-get", &["--version"]) {
-        install("apt-get", &["update"])?;
-        return install("apt-get", &PACKAGES);
-    }
-    bail!(
-        "no C compiler (`cc`) to link with; on Debian: sudo apt-get {}",
-        PACKAGES.join(" ")
-    );
-}
-
-fn is_root() -> bool {
-    let output = Command::new("id").arg("-u").output();
-    output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
-}
-
+/// True when the program can be run with these arguments and succeeds.
 fn works(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)
+        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
@@ -74,6 +57,7 @@ fn install(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     println!("== missing, so: {shown}");
     let status = Command::new(program)
         .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
         .status()
         .with_context(|| {
             format!("cannot run `{shown}`; run it by hand, then again: cargo xtask test")
