@@ -1,0 +1,112 @@
+//! From the moment when an event that closes a window is handed to its producer, to the moment when a
+//! read_committed reader has the result.
+
+use crate::events::{Event, Loader, now_ms};
+use crate::setup::{Cluster, Pipeline, Tuning, percentile};
+use rdkafka::Message;
+use rdkafka::message::Headers;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const COMMIT_INTERVAL_MS: u64 = 100;
+/// The document's limit.
+const LIMIT_MS: f64 = 5_000.0;
+const WARM_UP: Duration = Duration::from_secs(5);
+const MEASURED: Duration = Duration::from_secs(20);
+/// Windows that close each second: event time runs as fast as that needs.
+const CLOSES_PER_SECOND: u64 = 25;
+
+/// # Errors
+/// When the cluster or the processor fails.
+pub fn run(cluster: &Cluster, rates: &[u64]) -> anyhow::Result<()> {
+    println!("\nlatency: event handed to its producer → result readable under read_committed");
+    println!(
+        "  events/s   results      p50      p95      p99   commit interval   limit of the document"
+    );
+    for &rate in rates {
+        let mut found = measure(cluster, rate)?;
+        found.sort_by(f64::total_cmp);
+        println!(
+            "  {rate:>8} {:>9} {:>5.0} ms {:>5.0} ms {:>5.0} ms {COMMIT_INTERVAL_MS:>14} ms {LIMIT_MS:>20} ms",
+            found.len(),
+            percentile(&found, 0.50),
+            percentile(&found, 0.95),
+            percentile(&found, 0.99),
+        );
+    }
+    Ok(())
+}
+
+fn measure(cluster: &Cluster, rate: u64) -> anyhow::Result<Vec<f64>> {
+    let tuning = Tuning {
+        partitions: 1,
+        commit_interval_ms: COMMIT_INTERVAL_MS,
+        checkpoint_interval_ms: 10_000,
+        max_out_of_orderness_ms: 0,
+        allowed_lateness_ms: 60_000,
+        session_timeout_ms: 45_000,
+    };
+    let pipeline = Pipeline::create(cluster, "latency", tuning)?;
+    let reader = pipeline.reader(&pipeline.output)?;
+    let mut processor = pipeline.start("processor.log")?;
+    processor.wait_for("tickproof_worker_up", 1.0)?;
+    let loader = Loader::new(&cluster.bootstrap_servers, &pipeline.input)?;
+    let total = rate * (WARM_UP + MEASURED).as_secs();
+    // The offset of an event in a new topic of one partition is its number.
+    let sent: Vec<AtomicU64> = (0..total).map(|_| AtomicU64::new(0)).collect();
+    let start = Instant::now();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let producing = scope.spawn(|| {
+            let produced = produce(&loader, rate, start, &sent);
+            done.store(true, Ordering::SeqCst);
+            produced
+        });
+        let mut latencies = Vec::new();
+        let mut quiet_since = Instant::now();
+        while !done.load(Ordering::SeqCst) || quiet_since.elapsed() < Duration::from_secs(2) {
+            let Some(Ok(message)) = reader.poll(Duration::from_millis(50)) else {
+                continue;
+            };
+            let arrived = start.elapsed();
+            quiet_since = Instant::now();
+            let cause = message.headers().and_then(|headers| {
+                let mut found = headers.iter().filter(|header| header.key == "cause-offset");
+                std::str::from_utf8(found.next()?.value?)
+                    .ok()?
+                    .parse::<usize>()
+                    .ok()
+            });
+            let Some(sent_us) = cause.and_then(|cause| sent.get(cause)) else {
+                continue;
+            };
+            let sent_at = Duration::from_micros(sent_us.load(Ordering::SeqCst));
+            if sent_at > WARM_UP {
+                latencies.push((arrived - sent_at).as_secs_f64() * 1e3);
+            }
+        }
+        producing
+            .join()
+            .expect("the producing thread does not panic")?;
+        Ok(latencies)
+    })
+}
+
+/// Sends at a constant rate, in steps of a millisecond.
+fn produce(loader: &Loader, rate: u64, start: Instant, sent: &[AtomicU64]) -> anyhow::Result<()> {
+    let step_ms = 60_000.0 * CLOSES_PER_SECOND as f64 / rate as f64;
+    let span_ms = step_ms * sent.len() as f64;
+    let first_ms = now_ms() - span_ms as i64 - 120_000;
+    for (number, sent) in sent.iter().enumerate() {
+        let due = Duration::from_secs_f64(number as f64 / rate as f64);
+        let early = due.saturating_sub(start.elapsed());
+        if early >= Duration::from_millis(1) {
+            std::thread::sleep(early);
+        }
+        let at_ms = first_ms + (number as f64 * step_ms) as i64;
+        sent.store(start.elapsed().as_micros() as u64, Ordering::SeqCst);
+        let number = number as u64;
+        loader.send(&Event { number, at_ms }, 0)?;
+    }
+    loader.flush()
+}
