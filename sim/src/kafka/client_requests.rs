@@ -222,7 +222,7 @@ impl Broker {
         let topic = self.config.topics.get(usize::from(tp.topic.0));
         let log_append_time = topic.is_some_and(|topic| topic.log_append_time);
         if tp.topic == OFFSETS_TOPIC || tp.topic == TRANSACTIONS_TOPIC {
-            return Err(ErrorCode::UnknownTopicOrPartition);
+            return Err(ErrorCode::InvalidTopicException);
         }
         self.led(tp)?;
         if size_of(&batch) > bytes_max {

@@ -158,6 +158,9 @@ pub enum ErrorCode {
     InvalidSessionTimeout,
     InvalidRequest,
     UnknownServerError,
+    InvalidTopicException,
+    CorruptMessage,
+    OperationNotAttempted,
 }
 
 impl ErrorCode {

@@ -1,0 +1,168 @@
+//! The contract on a genuine cluster, which `cargo xtask kafka up` has started.
+//!
+//! `cargo test -p sim --features genuine --test contract_genuine -- [--cluster NAME] [PART OF A NAME]…`
+//!
+//! Behaviours that leave the brokers alone are tried four at a time, the others one after the other.
+
+mod batches;
+mod cluster;
+mod codes;
+mod connection;
+mod translate;
+
+use cluster::GenuineCluster;
+use sim::contract::{Behaviour, ClusterUnderTest, Failure, Outcome, behaviours};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use xtask::kafka::Cluster;
+
+/// Behaviours at a time.
+const LANES: usize = 4;
+
+struct Arguments {
+    cluster: String,
+    wanted: Vec<String>,
+}
+
+fn arguments() -> Arguments {
+    let mut arguments = Arguments {
+        cluster: "main".into(),
+        wanted: Vec::new(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--cluster" => arguments.cluster = words.next().unwrap_or_default(),
+            word if word.starts_with('-') => {}
+            word => arguments.wanted.push(word.to_owned()),
+        }
+    }
+    arguments
+}
+
+/// Runs a future of calls that block: it never waits.
+fn drive(mut future: Pin<Box<dyn Future<Output = Outcome> + '_>>) -> Outcome {
+    let mut context = Context::from_waker(Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => Err(Failure("a genuine client did not block".into())),
+    }
+}
+
+/// What became of all behaviours.
+#[derive(Default)]
+struct Tally {
+    held: usize,
+    failed: Vec<&'static str>,
+}
+
+struct Run {
+    cluster: Cluster,
+    /// Differs from run to run.
+    tag: String,
+    tally: Mutex<Tally>,
+}
+
+impl Run {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tells people how long a behaviour took on a genuine cluster"
+    )]
+    fn try_one(&self, number: usize, behaviour: &Behaviour<GenuineCluster>) {
+        let tag = format!("{}-{number}", self.tag);
+        let begun = Instant::now();
+        let mut cluster = GenuineCluster::new(self.cluster.clone(), tag);
+        let outcome = drive((behaviour.run)(&mut cluster));
+        let took = begun.elapsed().as_millis();
+        // Whatever a behaviour left behind must not reach the next one.
+        if behaviour.alone && outcome.is_err() {
+            let healed = drive(Box::pin(cluster.heal()));
+            if let Err(why) = healed {
+                println!("the cluster does not heal: {why}");
+            }
+        }
+        let name = format!("{}::{}", behaviour.area, behaviour.name);
+        let mut tally = self.tally.lock().expect("no lane panics with it");
+        match outcome {
+            Ok(()) => {
+                tally.held += 1;
+                println!("holds  {name} ({}) {took} ms", behaviour.source);
+            }
+            Err(why) => {
+                tally.failed.push(behaviour.name);
+                println!("FAILS  {name} ({}) {took} ms\n    {why}", behaviour.source);
+            }
+        }
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "genuine clients live in threads of their own; nothing here is simulated"
+    )]
+    fn try_all(&self, behaviours: &[Behaviour<GenuineCluster>]) {
+        let (alone, beside): (Vec<_>, Vec<_>) = behaviours
+            .iter()
+            .enumerate()
+            .partition(|(_, behaviour)| behaviour.alone);
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..LANES {
+                scope.spawn(|| {
+                    while let Some((number, behaviour)) =
+                        beside.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        self.try_one(*number, behaviour);
+                    }
+                });
+            }
+        });
+        for (number, behaviour) in alone {
+            self.try_one(number, behaviour);
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "names of topics must differ from those of earlier runs on the same cluster"
+)]
+fn tag() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    format!("c{}", now.map_or(0, |now| now.as_millis()))
+}
+
+fn main() -> ExitCode {
+    let arguments = arguments();
+    let cluster = match Cluster::open(&xtask::root(), &arguments.cluster) {
+        Ok(cluster) => cluster,
+        Err(why) => {
+            println!("{why:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let version = cluster.manifest().version.clone();
+    let mut chosen = behaviours::<GenuineCluster>();
+    chosen.retain(|behaviour| {
+        let name = format!("{}::{}", behaviour.area, behaviour.name);
+        let wanted = &arguments.wanted;
+        wanted.is_empty() || wanted.iter().any(|word| name.contains(word))
+    });
+    let run = Run {
+        cluster,
+        tag: tag(),
+        tally: Mutex::default(),
+    };
+    run.try_all(&chosen);
+    let tally = run.tally.lock().expect("all lanes have ended");
+    let failed = tally.failed.len();
+    println!(
+        "{} behaviours hold on Kafka {version}, {failed} fail: {}",
+        tally.held,
+        tally.failed.join(", ")
+    );
+    ExitCode::from(u8::from(failed > 0))
+}
