@@ -163,6 +163,11 @@ pub enum Verdict {
         /// Why.
         reason: String,
     },
+    /// It has no meaning where this was recorded.
+    NotApplicable {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A verdict for every property.
@@ -210,7 +215,7 @@ impl Verdicts {
     pub fn violations(&self) -> impl Iterator<Item = &Violation> {
         self.by_property.values().flat_map(|verdict| match verdict {
             Verdict::Failed { violations, .. } => violations.as_slice(),
-            Verdict::Held | Verdict::NotJudged { .. } => &[],
+            Verdict::Held | Verdict::NotJudged { .. } | Verdict::NotApplicable { .. } => &[],
         })
     }
 }

@@ -27,7 +27,9 @@ impl Tally {
         match verdict {
             Some(Verdict::Held) => self.held += 1,
             Some(Verdict::Failed { .. }) => self.failed += 1,
-            Some(Verdict::NotJudged { .. }) | None => self.not_judged += 1,
+            Some(Verdict::NotJudged { .. } | Verdict::NotApplicable { .. }) | None => {
+                self.not_judged += 1
+            }
         }
     }
 

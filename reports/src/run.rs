@@ -106,11 +106,15 @@ impl RunReport {
     }
 }
 
-fn verdict_text(property: Property, verdict: Option<&Verdict>) -> String {
+/// A verdict as it stands in a report: a line, and a line a violation.
+pub(crate) fn verdict_text(property: Property, verdict: Option<&Verdict>) -> String {
     let name = heading(property);
     match verdict {
         Some(Verdict::Held) => format!("{name:<14} holds\n"),
         Some(Verdict::NotJudged { reason }) => format!("{name:<14} not judged: {reason}\n"),
+        Some(Verdict::NotApplicable { reason }) => {
+            format!("{name:<14} not applicable: {reason}\n")
+        }
         None => format!("{name:<14} not judged\n"),
         Some(Verdict::Failed { violations, more }) => {
             let mut text = format!("{name:<14} FAIL\n");

@@ -1,12 +1,13 @@
 //! What happens: scenarios as data, and what plays them.
 //!
 //! What lives here: the catalog of scenarios, their resolution into plans, the generator of storms,
-//! the reader of real input, the runner of one seed, the campaign over many, and the binary
-//! `tickproof`.
+//! the reader of real input, the runner of one seed, the campaign over many, the audit of a real
+//! cluster, and the binary `tickproof`.
 //! Comes in: scenario files, plan files, input files. Goes out: reports.
 //! Never here: what a cluster does (`sim`), what must be true of a run (`properties`), how a table
 //! looks (`reports`).
 
+pub mod audit;
 pub mod bars;
 pub mod campaign;
 pub mod catalog;

@@ -4,6 +4,8 @@
 //! error, an exit status: 0 all held, 1 something failed, 2 wrong usage or input.
 //! Never here: how anything is played or judged.
 
+#[cfg(feature = "kafka")]
+mod audit;
 mod play;
 mod prove;
 
@@ -41,6 +43,7 @@ const SEEDS_DEFAULT: Range<u64> = 0..20;
   tickproof play storm --seed 17       play one seed again
   tickproof play calm --input trades.jsonl.gz --bars bars.csv
   tickproof list                       all scenarios
+  tickproof audit --config processor.toml   judge a real cluster
 
 Exit status: 0 all properties hold, 1 one failed, 2 wrong usage or input."
 )]
@@ -71,11 +74,43 @@ enum Action {
   tickproof prove --scenario storm --seeds 0..2000
   tickproof prove --scenario loss --scenario disorder --seeds 20..40 --jobs 1 --json")]
     Prove(ProveArguments),
+    /// Judge the topics of a real Kafka cluster by the same properties.
+    #[command(after_help = "Examples:
+  tickproof audit --config processor.toml              while the processor runs
+  tickproof audit --config processor.toml --complete   when it has come to rest
+
+It reads and never writes. A build for it needs --features kafka.
+
+Exit status: 0 all properties hold, 1 one failed, 2 wrong usage, or the cluster cannot be read.")]
+    Audit(AuditArguments),
     /// Print the plan of a seed as TOML, to be changed and played.
     #[command(after_help = "Examples:
   tickproof plan storm --seed 17 > storm-17.toml
   tickproof play storm-17.toml")]
     Plan(PlanArguments),
+}
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+struct AuditArguments {
+    /// Configuration of the processor whose topics are judged.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Judge also that everything in the input has been processed and every window emitted: for a
+    /// pipeline that has come to rest.
+    #[arg(long)]
+    complete: bool,
+    /// How long a record may have stood in the log, by its Kafka timestamp, before a consumer could
+    /// see it (a producer's retries, open transactions): a partition that was called idle over
+    /// such records is not accused.
+    #[arg(long = "hidden", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(i64).range(0..))]
+    hidden_s: i64,
+    /// Memory to sort in; what does not fit is sorted on disk.
+    #[arg(long = "memory", value_name = "MIB", default_value_t = 224)]
+    memory_mib: usize,
+    /// Folder for what does not fit into memory [default: the system's temporary folder].
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
 }
 
 /// Arguments of `play`.
@@ -151,9 +186,24 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => prove::prove(&ProveArguments::everything(), json),
         Some(Action::Prove(prove)) => prove::prove(&prove, json),
         Some(Action::Play(play)) => play::play(&play, json),
+        Some(Action::Audit(arguments)) => audit(&arguments, json),
         Some(Action::List) => list(json),
         Some(Action::Plan(plan)) => print_plan(&plan, json),
     }
+}
+
+#[cfg(feature = "kafka")]
+fn audit(arguments: &AuditArguments, json: bool) -> anyhow::Result<ExitCode> {
+    audit::audit(arguments, json)
+}
+
+#[cfg(not(feature = "kafka"))]
+fn audit(arguments: &AuditArguments, _json: bool) -> anyhow::Result<ExitCode> {
+    anyhow::bail!(
+        "this build cannot speak to Kafka: run `cargo run --release --features kafka -- audit \
+         --config {}`",
+        arguments.config.display()
+    )
 }
 
 impl ProveArguments {
