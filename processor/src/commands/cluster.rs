@@ -182,6 +182,22 @@ impl Cluster {
             format!("topic {name} cannot be created with {partitions} partitions and {replicas} replicas")
         })
     }
+
+    /// Waits until a new topic is known: it is not everywhere at once.
+    ///
+    /// # Errors
+    /// When the brokers do not answer or refuse to tell.
+    pub fn wait_for_leaders(&self, name: &str) -> anyhow::Result<()> {
+        const TRIES: u32 = 100;
+        const PAUSE: Duration = Duration::from_millis(100);
+        for _ in 0..TRIES {
+            if self.topic(name)?.is_some_and(|topic| topic.leaderless == 0) {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
 }
 
 /// Waits for an answer of the administration client, which has a thread of its own.

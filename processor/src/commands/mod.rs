@@ -5,9 +5,11 @@
 
 mod cluster;
 mod config;
+mod dlq;
 mod lag;
 mod produce;
 mod progress;
+mod reader;
 mod requirements;
 mod run;
 mod signals;
@@ -43,6 +45,7 @@ enum Command {
     Run(run::RunArgs),
     Topics(topics::TopicsArgs),
     Produce(produce::ProduceArgs),
+    Dlq(dlq::DlqArgs),
     Config(config::PrintArgs),
 }
 
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Topics(args) => topics::topics(&args),
         Command::Produce(args) => produce::produce(&args),
+        Command::Dlq(args) => dlq::dlq(&args),
         Command::Config(args) => config::print(&args),
     };
     done.unwrap_or_else(|error| {

@@ -94,24 +94,11 @@ fn create(args: &CreateArgs) -> anyhow::Result<ExitCode> {
         let name = purpose.topic(&config);
         let settings = settings(purpose, args.replication_factor, &config);
         let created = cluster.create(&name, partitions, args.replication_factor, &settings)?;
-        wait_for_leaders(&cluster, &name)?;
+        cluster.wait_for_leaders(&name)?;
         findings.push(told(&name, partitions, created, &cluster)?);
         findings.extend(examine(&cluster, purpose, &config)?);
     }
     conclude(&findings, args.json)
-}
-
-/// A new topic is not everywhere known at once.
-fn wait_for_leaders(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
-    const TRIES: u32 = 100;
-    for _ in 0..TRIES {
-        let is_there = |topic: super::cluster::Topic| topic.leaderless == 0;
-        if cluster.topic(name)?.is_some_and(is_there) {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    Ok(())
 }
 
 fn told(

@@ -44,6 +44,19 @@ pub enum Stage {
 }
 
 impl ErrorType {
+    /// All of them.
+    pub const ALL: [ErrorType; 9] = [
+        ErrorType::Malformed,
+        ErrorType::MissingField,
+        ErrorType::WrongType,
+        ErrorType::UnknownTicker,
+        ErrorType::PriceOutOfRange,
+        ErrorType::VolumeOutOfRange,
+        ErrorType::TimestampTooOld,
+        ErrorType::TimestampInFuture,
+        ErrorType::TooLate,
+    ];
+
     /// Name in the dead letter.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -38,7 +38,7 @@ impl DeadLetterLog {
         self.lines += 1;
         tracing::warn!(
             partition = partition.0,
-            offset = header(letter, "cause-offset"),
+            offset = header(letter, "cause-offset").parse::<i64>().ok(),
             term,
             correlation_id = header(letter, "correlation-id"),
             error_type = error_type(letter),
