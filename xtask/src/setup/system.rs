@@ -139,9 +139,9 @@ fn packages(needs: &[&Need], exists: impl Fn(&str) -> bool) -> Vec<&'static str>
     needs.iter().flat_map(choose).copied().collect()
 }
 
-/// True when apt knows the package.
+/// True when apt could install the package; that it has heard of it is not enough.
 fn exists(package: &str) -> bool {
-    works("apt-cache", &["show", "--quiet", package])
+    works("apt-get", &["install", "--simulate", "--yes", package])
 }
 
 /// True when a folder of LLVM below `libraries` has the library that bindgen loads, and the headers
