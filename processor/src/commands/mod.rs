@@ -3,6 +3,7 @@
 //! Comes in: arguments. Goes out: an exit status. Each command is a file or a folder.
 //! Never here: anything that a worker does.
 
+mod check;
 mod cluster;
 mod config;
 mod dlq;
@@ -13,6 +14,7 @@ mod reader;
 mod requirements;
 mod run;
 mod signals;
+mod stores;
 mod topics;
 mod verdict;
 
@@ -43,6 +45,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Check(check::CheckArgs),
     Topics(topics::TopicsArgs),
     Produce(produce::ProduceArgs),
     Dlq(dlq::DlqArgs),
@@ -53,6 +56,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
         Command::Topics(args) => topics::topics(&args),
         Command::Produce(args) => produce::produce(&args),
         Command::Dlq(args) => dlq::dlq(&args),

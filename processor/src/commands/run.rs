@@ -1,7 +1,7 @@
 //! `processor run`: the workers of one process.
 
 use super::config::ConfigArgs;
-use super::{FAILED, REFUSED, lag, signals};
+use super::{FAILED, REFUSED, lag, signals, stores};
 use clap::Args;
 use object_store::ObjectStore;
 use processor::adapters::clock::SystemClock;
@@ -81,7 +81,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (ordinal, count) = (config.worker.ordinal, config.worker.count);
     let shared = Arc::new(Shared {
         kafka: RdKafka::new(&config.kafka)?,
-        objects: open_objects(&config)?,
+        objects: stores::checkpoints(&config)?,
         metrics: Arc::new(Metrics::new()),
         health: Arc::new(Health::new(ordinal, count, patience(&config))),
         stop: StopSignal::default(),
@@ -107,11 +107,6 @@ fn patience(config: &ProcessorConfig) -> Duration {
     Duration::from_millis(
         worker.poll_timeout_ms + config.commit.interval_ms + 2 * config.kafka.request_timeout_ms,
     )
-}
-
-fn open_objects(config: &ProcessorConfig) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let _ = config;
-    Ok(Arc::new(object_store::memory::InMemory::new()))
 }
 
 fn serve_telemetry(runtime: &Runtime, shared: &Shared) -> anyhow::Result<()> {
