@@ -9,7 +9,21 @@ pub mod ports;
 pub mod process;
 pub mod s3;
 
+use std::io::Write;
 use std::path::PathBuf;
+
+/// Prints a line as `println!` does, but nothing when nobody reads any more (`… | head -1`).
+macro_rules! say {
+    ($($word:tt)*) => {
+        $crate::write_line(format_args!($($word)*))
+    };
+}
+use say;
+
+fn write_line(line: std::fmt::Arguments<'_>) {
+    // A reader that is gone misses nothing.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// The root of the workspace.
 #[must_use]

@@ -3,7 +3,7 @@
 use super::{
     Broker, BrokerState, Cluster, DEFAULT_NAME, NEWEST, NEWEST_3, Options, Version, down, hint,
 };
-use crate::process;
+use crate::{process, say};
 use clap::{Args, Subcommand};
 use std::path::Path;
 
@@ -127,9 +127,9 @@ pub fn run(root: &Path, command: Command) -> anyhow::Result<()> {
         ),
         Command::Down { cluster } => {
             if down(root, &cluster.name)? {
-                println!("cluster `{}` is down, its data removed", cluster.name);
+                say!("cluster `{}` is down, its data removed", cluster.name);
             } else {
-                println!("there is no cluster `{}`: nothing to do", cluster.name);
+                say!("there is no cluster `{}`: nothing to do", cluster.name);
             }
             Ok(())
         }
@@ -139,7 +139,7 @@ pub fn run(root: &Path, command: Command) -> anyhow::Result<()> {
             each(root, &brokers, Cluster::start)?;
             let mut cluster = Cluster::open(root, &brokers.cluster.name)?;
             if let Err(e) = cluster.check_majority() {
-                println!("not ready yet: {e}");
+                say!("not ready yet: {e}");
                 return Ok(());
             }
             cluster.wait_ready()
@@ -159,11 +159,11 @@ fn up(root: &Path, options: &Options) -> anyhow::Result<()> {
         brokers.all(|broker| broker.state == BrokerState::Running)
     });
     if !ran_before {
-        println!("starting cluster `{}`", options.name);
+        say!("starting cluster `{}`", options.name);
     }
     let mut cluster = Cluster::up(root, options)?;
     if ran_before {
-        println!("cluster `{}` is up already", options.name);
+        say!("cluster `{}` is up already", options.name);
     }
     show(&mut cluster)
 }
@@ -179,7 +179,7 @@ fn each(
     }
     let listed = cluster.manifest().brokers.iter();
     for broker in listed.filter(|broker| brokers.ids.contains(&broker.id)) {
-        println!("broker {}: {}", broker.id, word(broker.state));
+        say!("broker {}: {}", broker.id, word(broker.state));
     }
     Ok(())
 }
@@ -188,20 +188,28 @@ fn show(cluster: &mut Cluster) -> anyhow::Result<()> {
     let path = cluster.manifest_path();
     cluster.status()?;
     let manifest = cluster.manifest();
-    println!(
+    say!(
         "Apache Kafka {}, cluster `{}`",
-        manifest.version, manifest.name
+        manifest.version,
+        manifest.name
     );
-    println!(
+    say!(
         "{:>6}  {:<8} {:<8} {:>8} {:>8}  {:>6} {:>8} {:>11}",
-        "broker", "state", "answers", "pid", "memory", "port", "proxied", "advertised"
+        "broker",
+        "state",
+        "answers",
+        "pid",
+        "memory",
+        "port",
+        "proxied",
+        "advertised"
     );
     for broker in &manifest.brokers {
-        println!("{}", row(broker));
+        say!("{}", row(broker));
     }
-    println!("bootstrap servers: {}", manifest.bootstrap_servers);
-    println!("written to:        {}", path.display());
-    println!("end it by:         {}", hint("down", &manifest.name));
+    say!("bootstrap servers: {}", manifest.bootstrap_servers);
+    say!("written to:        {}", path.display());
+    say!("end it by:         {}", hint("down", &manifest.name));
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! their logging. Never here: starting them.
 
 use super::version::Version;
-use crate::files;
+use crate::{files, say};
 use anyhow::{Context, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub fn fetch(root: &Path, version: Version) -> anyhow::Result<Jars> {
     let jars = folder.join("jars");
     // The folder gets its name only when it is complete.
     if !jars.exists() {
-        println!("fetching Apache Kafka {version} from Maven Central");
+        say!("fetching Apache Kafka {version} from Maven Central");
         let incomplete = folder.join("jars.incomplete");
         copy_dependencies(&folder, &incomplete, version)?;
         fs::rename(&incomplete, &jars)?;

