@@ -273,7 +273,7 @@ impl InputReader<'_> {
                     taken += 1;
                     judge.published(kind, record)
                 })?;
-            passed.to_end();
+            passed.finish();
         }
         match kind {
             Kind::Result => self.judged.results = taken,
@@ -309,7 +309,7 @@ impl InputLog for InputReader<'_> {
                 records += 1;
                 each(record)
             })?;
-        passed.to_end();
+        passed.finish();
         self.read[number] = records;
         self.judged.records += records;
         Ok(())
@@ -341,7 +341,7 @@ impl<'a> Passed<'a> {
         }
     }
 
-    fn to_end(&mut self) {
+    fn finish(mut self) {
         self.report(self.end);
     }
 
