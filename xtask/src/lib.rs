@@ -3,6 +3,7 @@
 //! Comes in: the workspace's root. Goes out: a real Kafka cluster ([`kafka`]), a real S3 server ([`s3`]),
 //! their processes found again by anybody ([`process`]). Never here: what is sent to the servers.
 
+pub mod chaos;
 mod files;
 pub mod kafka;
 pub mod ports;

@@ -10,7 +10,7 @@ mod steps;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xtask::{kafka, root, s3};
+use xtask::{chaos, kafka, root, s3};
 
 /// Tasks of the project.
 #[derive(Debug, Parser)]
@@ -46,6 +46,8 @@ enum Task {
     /// A real S3 server on this machine: up, down, status
     #[command(subcommand)]
     S3(s3::command::Command),
+    /// Hurt real processors and brokers at random, and audit what they did
+    Chaos(chaos::command::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Determinism => determinism::check(&root),
         Task::Kafka(command) => kafka::command::run(&root, command),
         Task::S3(command) => s3::command::run(&root, &command),
+        Task::Chaos(options) => chaos::command::run(&root, &options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
