@@ -4,7 +4,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use processor::config::ProcessorConfig;
 use processor::core::decode::decode_event;
-use processor::core::{CoreConfig, InputRecord, PartitionTask};
+use processor::core::{CoreConfig, InputRecord, PartitionTask, Progress};
 use processor::units::{LogTimeMs, Offset, PartitionId};
 use std::fmt::Write;
 use std::hint::black_box;
@@ -103,7 +103,8 @@ fn warm_task(trades: &mut Trades) -> PartitionTask {
     let mut outputs = Vec::new();
     for _ in 0..2 * LIVE_IDS / CHUNK_EVENTS {
         let chunk = trades.chunk(CHUNK_EVENTS);
-        task.process(chunk.records(), &mut outputs);
+        let progress = task.process(chunk.records(), &mut outputs);
+        assert_eq!(progress, Progress::Done);
         outputs.clear();
     }
     let live = task.live_ids();
@@ -156,7 +157,7 @@ fn partition_task(criterion: &mut Criterion) {
                 || trades.chunk(CHUNK_EVENTS),
                 |chunk| {
                     outputs.clear();
-                    task.process(chunk.records(), &mut outputs);
+                    let _ = black_box(task.process(chunk.records(), &mut outputs));
                     chunk
                 },
                 BatchSize::LargeInput,

@@ -10,8 +10,11 @@
 
 use crate::units::{LogTimeMs, Offset, PartitionId};
 use bytes::Bytes;
+use std::fmt;
 use std::future::Future;
+use std::str::FromStr;
 use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// One record header: name and raw value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -344,27 +347,77 @@ pub trait Clock {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
 }
 
-/// Key of one piece of a partition's state: state is kept in time buckets (one a window start), so
-/// that expiry drops whole buckets and a checkpoint rewrites only buckets that changed.
+/// A time bucket of a partition's state: one a window start, so that expiry drops whole buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BucketKey(pub i64);
 
-/// Changes of one partition's state since the last batch, applied atomically.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct StateBatch {
-    /// Buckets to write (replacing what was there), in key order.
-    pub puts: Vec<(BucketKey, Bytes)>,
-    /// Buckets to drop, in key order.
-    pub deletes: Vec<BucketKey>,
+/// Key of one immutable piece of a partition's state: the bucket it belongs to, and the hash of its
+/// content. Equal keys mean equal content, so a piece is never overwritten, and a checkpoint uploads
+/// only pieces that no earlier one has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PieceKey {
+    /// Its bucket.
+    pub bucket: BucketKey,
+    /// xxh3-128 of the content.
+    pub hash: u128,
 }
 
-/// An immutable file of a checkpoint. Equal names mean equal content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateFile {
-    /// Content-addressed name, without a folder.
-    pub name: String,
-    /// Content.
-    pub content: Bytes,
+impl PieceKey {
+    /// The key of a piece with this content.
+    #[must_use]
+    pub fn of(bucket: BucketKey, content: &[u8]) -> PieceKey {
+        PieceKey {
+            bucket,
+            hash: xxh3_128(content),
+        }
+    }
+
+    /// True if this is the key of that content.
+    #[must_use]
+    pub fn names(&self, content: &[u8]) -> bool {
+        self.hash == xxh3_128(content)
+    }
+}
+
+impl fmt::Display for PieceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:032x}", self.bucket.0, self.hash)
+    }
+}
+
+impl FromStr for PieceKey {
+    type Err = String;
+
+    /// Reads `<bucket>-<hash>`, the name of a piece.
+    fn from_str(name: &str) -> Result<PieceKey, String> {
+        let wrong = || format!("`{name}` is not the name of a piece: <bucket>-<hash>");
+        let (bucket, hash) = name.rsplit_once('-').ok_or_else(wrong)?;
+        let bucket = bucket.parse().map(BucketKey).map_err(|_| wrong())?;
+        let hash = u128::from_str_radix(hash, 16).map_err(|_| wrong())?;
+        let key = PieceKey { bucket, hash };
+        if key.to_string() == name {
+            Ok(key)
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+/// Changes of one partition's state, applied atomically. No key is in both lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StateBatch {
+    /// Pieces to write; one that is there already stays as it is.
+    pub puts: Vec<(PieceKey, Bytes)>,
+    /// Pieces to drop.
+    pub deletes: Vec<PieceKey>,
+}
+
+impl StateBatch {
+    /// True if it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
 }
 
 /// An error of the local state store.
@@ -372,33 +425,41 @@ pub struct StateFile {
 #[error("state store: {0}")]
 pub struct StateError(pub String);
 
-/// Local state, one keyed store a partition. It may vanish at any moment (the checkpoint is what
-/// recovery needs), so it needs no sync of its own.
+impl StateError {
+    /// The store does not have a piece that it was given.
+    #[must_use]
+    pub fn missing(partition: PartitionId, key: PieceKey) -> StateError {
+        StateError(format!(
+            "piece {key} of partition {partition} is gone: something removed the local state; start \
+             the process again, and it takes everything from the last checkpoint"
+        ))
+    }
+
+    /// The store gave back other bytes than it was given.
+    #[must_use]
+    pub fn damaged(partition: PartitionId, key: PieceKey) -> StateError {
+        StateError(format!(
+            "piece {key} of partition {partition} is damaged: check the disk of the local state; \
+             start the process again, and it takes everything from the last checkpoint"
+        ))
+    }
+}
+
+/// Local state: immutable pieces, kept for each partition apart. What one store was given, only that
+/// store gives back; it may vanish at any moment (the checkpoint is what recovery needs), so it needs
+/// no sync of its own.
 pub trait StateStore {
-    /// Applies a batch to `partition`, creating its store when it is new.
+    /// Applies a batch to `partition`, which needs no creation.
     ///
     /// # Errors
     /// When the disk fails.
     fn apply(&mut self, partition: PartitionId, batch: StateBatch) -> Result<(), StateError>;
 
-    /// All buckets of `partition` in key order.
+    /// The content of a piece that was put and not deleted.
     ///
     /// # Errors
-    /// When the disk fails or content is damaged.
-    fn read(&mut self, partition: PartitionId) -> Result<Vec<(BucketKey, Bytes)>, StateError>;
-
-    /// The files of a checkpoint of `partition` as of now, sorted by name. Files that did not change
-    /// keep their names, so that only new ones need an upload.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    fn checkpoint(&mut self, partition: PartitionId) -> Result<Vec<StateFile>, StateError>;
-
-    /// Replaces the state of `partition` by a checkpoint's files.
-    ///
-    /// # Errors
-    /// When the disk fails or a file is damaged.
-    fn restore(&mut self, partition: PartitionId, files: Vec<StateFile>) -> Result<(), StateError>;
+    /// When the disk fails or the piece is not there.
+    fn get(&mut self, partition: PartitionId, key: PieceKey) -> Result<Bytes, StateError>;
 
     /// Forgets `partition`.
     ///

@@ -13,6 +13,7 @@
     reason = "production adapters: real time, real threads, a real operating system"
 )]
 pub mod adapters;
+pub mod checkpoints;
 pub mod config;
 pub mod core;
 pub mod io;

@@ -1,79 +1,40 @@
 //! Local state in memory: for state that fits, and for trials.
 
-use crate::io::{BucketKey, StateBatch, StateError, StateFile, StateStore};
+use crate::io::{PieceKey, StateBatch, StateError, StateStore};
 use crate::units::PartitionId;
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use xxhash_rust::xxh3::xxh3_128;
 
-#[derive(Debug, Clone)]
-struct Bucket {
-    content: Bytes,
-    /// Name of its checkpoint file: the key and the hash of the content.
-    file: String,
-}
-
-/// A [`StateStore`] in memory. A checkpoint has one file a bucket, named by its content, so only
-/// buckets that changed are uploaded again.
+/// A [`StateStore`] in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStateStore {
-    partitions: BTreeMap<PartitionId, BTreeMap<BucketKey, Bucket>>,
+    partitions: BTreeMap<PartitionId, BTreeMap<PieceKey, Bytes>>,
 }
 
-fn file_name(key: BucketKey, content: &[u8]) -> String {
-    format!("{}-{:032x}", key.0, xxh3_128(content))
+impl MemoryStateStore {
+    /// Keys of all pieces of a partition, ascending.
+    pub fn keys(&self, partition: PartitionId) -> impl Iterator<Item = PieceKey> {
+        let pieces = self.partitions.get(&partition);
+        pieces.into_iter().flat_map(BTreeMap::keys).copied()
+    }
 }
 
 impl StateStore for MemoryStateStore {
     fn apply(&mut self, partition: PartitionId, batch: StateBatch) -> Result<(), StateError> {
-        let buckets = self.partitions.entry(partition).or_default();
-        for (key, content) in batch.puts {
-            let file = file_name(key, &content);
-            buckets.insert(key, Bucket { content, file });
-        }
+        let pieces = self.partitions.entry(partition).or_default();
+        pieces.extend(batch.puts);
         for key in batch.deletes {
-            buckets.remove(&key);
+            pieces.remove(&key);
         }
         Ok(())
     }
 
-    fn read(&mut self, partition: PartitionId) -> Result<Vec<(BucketKey, Bytes)>, StateError> {
-        let buckets = self.partitions.get(&partition);
-        Ok(buckets
-            .into_iter()
-            .flatten()
-            .map(|(key, bucket)| (*key, bucket.content.clone()))
-            .collect())
-    }
-
-    fn checkpoint(&mut self, partition: PartitionId) -> Result<Vec<StateFile>, StateError> {
-        let buckets = self.partitions.get(&partition);
-        let mut files: Vec<StateFile> = buckets
-            .into_iter()
-            .flatten()
-            .map(|(_, bucket)| StateFile {
-                name: bucket.file.clone(),
-                content: bucket.content.clone(),
-            })
-            .collect();
-        files.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(files)
-    }
-
-    fn restore(&mut self, partition: PartitionId, files: Vec<StateFile>) -> Result<(), StateError> {
-        let mut buckets = BTreeMap::new();
-        for file in files {
-            let key = bucket_of(&file)?;
-            buckets.insert(
-                key,
-                Bucket {
-                    content: file.content,
-                    file: file.name,
-                },
-            );
-        }
-        self.partitions.insert(partition, buckets);
-        Ok(())
+    fn get(&mut self, partition: PartitionId, key: PieceKey) -> Result<Bytes, StateError> {
+        let pieces = self.partitions.get(&partition);
+        let found = pieces.and_then(|pieces| pieces.get(&key));
+        found
+            .cloned()
+            .ok_or_else(|| StateError::missing(partition, key))
     }
 
     fn drop_partition(&mut self, partition: PartitionId) -> Result<(), StateError> {
@@ -82,99 +43,60 @@ impl StateStore for MemoryStateStore {
     }
 }
 
-fn bucket_of(file: &StateFile) -> Result<BucketKey, StateError> {
-    let damaged = |what: &str| {
-        StateError(format!(
-            "checkpoint file {}: {what}; restore an older checkpoint",
-            file.name
-        ))
-    };
-    let (key, _) = file
-        .name
-        .rsplit_once('-')
-        .ok_or_else(|| damaged("its name is not <bucket>-<hash>"))?;
-    let key = key
-        .parse()
-        .map(BucketKey)
-        .map_err(|_| damaged("its name does not begin with a number"))?;
-    if file_name(key, &file.content) != file.name {
-        return Err(damaged("its content does not match its name"));
-    }
-    Ok(key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::BucketKey;
 
     const P: PartitionId = PartitionId(3);
 
-    fn put(key: i64, content: &'static str) -> (BucketKey, Bytes) {
-        (BucketKey(key), Bytes::from(content))
+    fn piece(bucket: i64, content: &'static str) -> (PieceKey, Bytes) {
+        let content = Bytes::from(content);
+        (PieceKey::of(BucketKey(bucket), &content), content)
     }
 
     #[test]
-    fn a_checkpoint_restores_the_same_state_and_unchanged_files_keep_their_names() {
+    fn a_piece_is_there_until_it_is_deleted_and_says_so_afterwards() {
         let mut store = MemoryStateStore::default();
-        let puts = vec![put(60, "a"), put(120, "b")];
-        store
-            .apply(
-                P,
-                StateBatch {
-                    puts,
-                    deletes: vec![],
-                },
-            )
-            .unwrap();
-        let first = store.checkpoint(P).unwrap();
+        let (a, b) = (piece(60, "a"), piece(120, "b"));
         let batch = StateBatch {
-            puts: vec![put(120, "c"), put(180, "d")],
+            puts: vec![a.clone(), b.clone()],
             deletes: vec![],
         };
         store.apply(P, batch).unwrap();
-        let second = store.checkpoint(P).unwrap();
-        let kept = second.iter().filter(|file| first.contains(file)).count();
-        assert_eq!((first.len(), second.len(), kept), (2, 3, 1));
-
-        let mut other = MemoryStateStore::default();
-        other.restore(P, second).unwrap();
-        assert_eq!(other.read(P).unwrap(), store.read(P).unwrap());
-    }
-
-    #[test]
-    fn a_damaged_file_is_refused_by_name() {
-        let mut store = MemoryStateStore::default();
-        store
-            .apply(
-                P,
-                StateBatch {
-                    puts: vec![put(60, "a")],
-                    deletes: vec![],
-                },
-            )
-            .unwrap();
-        let mut files = store.checkpoint(P).unwrap();
-        files[0].content = Bytes::from_static(b"x");
-        let error = store.restore(P, files).unwrap_err();
+        assert_eq!(store.get(P, a.0), Ok(a.1));
+        let batch = StateBatch {
+            puts: vec![],
+            deletes: vec![a.0],
+        };
+        store.apply(P, batch).unwrap();
+        let error = store.get(P, a.0).unwrap_err().to_string();
         assert!(
-            error.to_string().contains("does not match its name"),
+            error.contains("is gone") && error.contains("again"),
             "{error}"
         );
+        assert_eq!(store.keys(P).collect::<Vec<_>>(), [b.0]);
+        store.drop_partition(P).unwrap();
+        assert!(store.get(P, b.0).is_err());
     }
 
     #[test]
-    fn a_dropped_partition_is_empty() {
-        let mut store = MemoryStateStore::default();
-        store
-            .apply(
-                P,
-                StateBatch {
-                    puts: vec![put(60, "a")],
-                    deletes: vec![],
-                },
-            )
-            .unwrap();
-        store.drop_partition(P).unwrap();
-        assert_eq!(store.read(P).unwrap(), vec![]);
+    fn names_of_pieces_are_read_back_and_nothing_else_is() {
+        let (key, content) = piece(1_381_132_800_000, "a");
+        let name = key.to_string();
+        assert_eq!(name.parse(), Ok(key));
+        assert!(key.names(&content) && !key.names(b"b"));
+        let upper = name.to_uppercase();
+        for wrong in [
+            "",
+            "1-",
+            "-1",
+            "1-2",
+            "x-00",
+            &upper,
+            &name[1..name.len() - 1],
+        ] {
+            assert!(wrong.parse::<PieceKey>().is_err(), "{wrong}");
+        }
     }
 }

@@ -5,9 +5,10 @@ mod partition;
 use bytes::Bytes;
 use partition::{T0, config};
 use processor::core::{
-    CoreConfig, InputRecord, OutputRecord, PartitionTask, SnapshotError, snapshot_fingerprint,
+    CoreConfig, InputRecord, OutputRecord, PartitionTask, Progress, SnapshotError,
+    snapshot_fingerprint, snapshot_heads,
 };
-use processor::io::BucketKey;
+use processor::io::{BucketKey, PieceKey, StateBatch};
 use processor::units::{LogTimeMs, Offset, PartitionId, Watermark};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,28 +20,90 @@ const RULES: &str = "windows = { max_out_of_orderness_ms = 20000, allowed_latene
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Store {
     header: Bytes,
-    buckets: BTreeMap<BucketKey, Bytes>,
+    pieces: BTreeMap<PieceKey, Bytes>,
 }
 
 impl Store {
-    fn drain(&mut self, task: &mut PartitionTask) {
-        let changes = task.drain_changes();
-        self.header = changes.header;
-        self.buckets.extend(changes.batch.puts);
-        for key in changes.batch.deletes {
+    fn apply(&mut self, batch: StateBatch) {
+        self.pieces.extend(batch.puts);
+        for key in batch.deletes {
             assert!(
-                self.buckets.remove(&key).is_some(),
-                "only stored buckets are dropped"
+                self.pieces.remove(&key).is_some(),
+                "only stored pieces are dropped"
             );
         }
     }
 
+    fn drain(&mut self, task: &mut PartitionTask) {
+        let changes = task.drain_changes();
+        self.header = changes.header;
+        self.apply(changes.batch);
+        let sizes = self.pieces.iter();
+        let sizes: Vec<_> = sizes
+            .map(|(&key, content)| (key, content.len() as u64))
+            .collect();
+        assert_eq!(
+            changes.pieces, sizes,
+            "the store holds just the pieces of the state"
+        );
+        assert_eq!(
+            task.pieces(),
+            self.pieces.keys().copied().collect::<Vec<_>>()
+        );
+    }
+
+    /// The heads alone, as a restore wants them.
+    fn heads(&self) -> Result<Vec<(PieceKey, Bytes)>, SnapshotError> {
+        let heads = snapshot_heads(&self.header)?.into_iter();
+        Ok(heads
+            .filter_map(|key| Some((key, self.pieces.get(&key)?.clone())))
+            .collect())
+    }
+
     fn restore(&self, config: &Arc<CoreConfig>) -> Result<PartitionTask, SnapshotError> {
-        let buckets = self
-            .buckets
-            .iter()
-            .map(|(&key, content)| (key, content.clone()));
-        PartitionTask::restore(Arc::clone(config), &self.header, buckets)
+        PartitionTask::restore(Arc::clone(config), &self.header, self.heads()?)
+    }
+
+    /// A restored task with everything in memory.
+    fn restore_whole(&self, config: &Arc<CoreConfig>) -> Result<PartitionTask, SnapshotError> {
+        let mut task = self.restore(config)?;
+        for key in snapshot_heads(&self.header)? {
+            self.load(&mut task, key.bucket)?;
+        }
+        Ok(task)
+    }
+
+    fn load(&self, task: &mut PartitionTask, bucket: BucketKey) -> Result<(), SnapshotError> {
+        let pieces = task.pieces_of(bucket).into_iter();
+        let contents: Vec<Bytes> = pieces
+            .filter_map(|key| self.pieces.get(&key).cloned())
+            .collect();
+        task.load(bucket, &contents)
+    }
+
+    /// Processes `log[from..to]`, loading what is asked for and spilling after each record below
+    /// `limit_bytes`.
+    fn process(
+        &mut self,
+        task: &mut PartitionTask,
+        log: &[Bytes],
+        (mut from, to): (usize, usize),
+        limit_bytes: usize,
+        outputs: &mut Vec<OutputRecord>,
+    ) -> usize {
+        let mut loads = 0;
+        loop {
+            let progress = task.process(records(log, from).take(to - from), outputs);
+            let Progress::Needs(bucket) = progress else {
+                self.apply(task.spill(limit_bytes, None));
+                return loads;
+            };
+            loads += 1;
+            from = (task.position().0 as usize).div_ceil(3);
+            assert!(from < to, "it stops before a record");
+            self.load(task, bucket).expect("stored pieces are whole");
+            self.apply(task.spill(limit_bytes, Some(bucket)));
+        }
     }
 }
 
@@ -89,12 +152,30 @@ fn new_task(config: &Arc<CoreConfig>) -> PartitionTask {
     PartitionTask::new(PartitionId(1), Offset(0), Arc::clone(config))
 }
 
+fn process(task: &mut PartitionTask, log: &[Bytes], outputs: &mut Vec<OutputRecord>) {
+    assert_eq!(task.process(records(log, 0), outputs), Progress::Done);
+}
+
 fn snapshot_after(config: &Arc<CoreConfig>, log: &[Bytes], count: usize) -> Store {
     let mut task = new_task(config);
-    task.process(records(log, 0).take(count), &mut Vec::new());
+    process(&mut task, &log[..count], &mut Vec::new());
     let mut store = Store::default();
     store.drain(&mut task);
     store
+}
+
+/// Everything that can be told of a task.
+fn facts(task: &PartitionTask) -> String {
+    let windows: Vec<_> = task.windows().collect();
+    format!(
+        "{windows:?} {:?} {:?} {:?} {:?} {:?} {}",
+        task.digest(),
+        task.counters(),
+        task.watermark(),
+        task.forced(),
+        task.next_deadline(),
+        task.live_ids()
+    )
 }
 
 #[test]
@@ -102,52 +183,157 @@ fn a_restored_task_goes_on_as_if_nothing_had_happened_at_every_prefix() {
     let config = config(RULES);
     let log = log(260);
     let mut straight = new_task(&config);
-    let mut incremental = Store::default();
     let mut all_outputs: Vec<OutputRecord> = Vec::new();
-    straight.process(records(&log, 0), &mut all_outputs);
+    process(&mut straight, &log, &mut all_outputs);
     assert!(straight.counters().duplicates > 5 && straight.counters().dead_letters > 10);
-    let mut final_store = Store::default();
-    final_store.drain(&mut straight);
 
+    let mut incremental = Store::default();
     let mut task = new_task(&config);
-    let mut outputs = Vec::new();
+    let (mut outputs, mut loads) = (Vec::new(), 0);
     for prefix in 0..=log.len() {
-        // The incremental store equals a snapshot made in one go.
         incremental.drain(&mut task);
-        assert_eq!(
-            incremental,
-            snapshot_after(&config, &log, prefix),
-            "prefix {prefix}"
-        );
-        let mut restored = incremental
-            .restore(&config)
-            .expect("a fresh snapshot restores");
-        let mut store = incremental.clone();
-        store.drain(&mut restored);
-        assert_eq!(store, incremental, "restoring changes nothing");
+        let whole = snapshot_after(&config, &log, prefix);
+        for store in [&incremental, &whole] {
+            let mut restored = store.restore(&config).expect("a fresh snapshot restores");
+            assert_eq!(facts(&restored), facts(&task), "prefix {prefix}");
+            let mut store = store.clone();
+            store.drain(&mut restored);
+            let mut rest = Vec::new();
+            let all = (prefix, log.len());
+            loads += store.process(&mut restored, &log, all, usize::MAX, &mut rest);
+            assert_eq!(rest, all_outputs[outputs.len()..], "prefix {prefix}");
+            assert_eq!(facts(&restored), facts(&straight), "prefix {prefix}");
+            store.drain(&mut restored);
+        }
+        let one = records(&log, prefix).take(1);
+        assert_eq!(task.process(one, &mut outputs), Progress::Done);
+    }
+    assert!(loads > 200, "{loads} loads");
+}
 
-        let mut rest = Vec::new();
-        restored.process(records(&log, prefix), &mut rest);
-        assert_eq!(rest, all_outputs[outputs.len()..], "prefix {prefix}");
-        assert_eq!(restored.digest(), straight.digest());
-        assert_eq!(restored.counters(), straight.counters());
-        assert_eq!(restored.next_deadline(), straight.next_deadline());
-        assert_eq!(restored.live_ids(), straight.live_ids());
-        store.drain(&mut restored);
-        assert_eq!(store, final_store, "prefix {prefix}");
-        task.process(records(&log, prefix).take(1), &mut outputs);
+#[test]
+fn restoring_and_loading_changes_nothing() {
+    let config = config(RULES);
+    let store = snapshot_after(&config, &log(260), 260);
+    let mut restored = store.restore_whole(&config).expect("it is whole");
+    assert!(restored.id_bytes() > 0);
+    let mut drained = store.clone();
+    drained.drain(&mut restored);
+    assert_eq!(drained, store);
+}
+
+#[test]
+fn a_memory_limit_makes_no_difference_to_what_comes_out() {
+    let config = config(RULES);
+    let log = log(1_500);
+    let mut straight = new_task(&config);
+    let mut expected = Vec::new();
+    process(&mut straight, &log, &mut expected);
+    let cuts: [&[usize]; 4] = [&[1], &[7, 31], &[255, 1, 257], &[1_500]];
+    for (limit_bytes, sizes) in [0, 600, 1_200]
+        .into_iter()
+        .flat_map(|l| cuts.map(|c| (l, c)))
+    {
+        for drains in [false, true] {
+            let (mut task, mut store) = (new_task(&config), Store::default());
+            let (mut outputs, mut from, mut loads) = (Vec::new(), 0, 0);
+            for size in sizes.iter().cycle() {
+                let to = log.len().min(from + size);
+                let range = (from, to);
+                loads += store.process(&mut task, &log, range, limit_bytes, &mut outputs);
+                from = to;
+                if drains {
+                    store.drain(&mut task);
+                }
+                if from == log.len() {
+                    break;
+                }
+            }
+            assert!(outputs == expected, "{limit_bytes} bytes, {sizes:?}");
+            assert_eq!(facts(&task), facts(&straight));
+            if sizes[0] < 1_500 {
+                assert!(
+                    loads > 5,
+                    "{loads} loads with {limit_bytes} bytes, {sizes:?}"
+                );
+            }
+            store.drain(&mut task);
+            let restored = store.restore_whole(&config).expect("it is whole");
+            assert_eq!(facts(&restored), facts(&task));
+        }
     }
 }
 
 #[test]
-fn an_unchanged_task_drains_no_buckets() {
+fn spilling_frees_memory_oldest_windows_first_and_never_the_newest() {
+    let config = config(RULES);
+    let log = log(260);
+    let mut task = new_task(&config);
+    process(&mut task, &log, &mut Vec::new());
+    let (all, ids) = (task.id_bytes(), task.live_ids());
+    assert!(task.spill(all, None).is_empty(), "there is room");
+    assert_eq!(task.id_bytes(), all);
+
+    let mut store = Store::default();
+    let first = task.spill(all - 1, None);
+    assert_eq!(task.live_ids(), ids, "nothing is forgotten");
+    let starts: Vec<i64> = task.windows().map(|window| window.window_start).collect();
+    let oldest_with_ids = task.windows().find(|window| window.ids > 0).expect("one");
+    assert!(
+        first
+            .puts
+            .iter()
+            .all(|(key, _)| key.bucket.0 == oldest_with_ids.window_start)
+    );
+    store.apply(first);
+    store.apply(task.spill(0, None));
+    let newest = BucketKey(*starts.last().expect("there are windows"));
+    assert!(task.id_bytes() > 0, "the newest stays");
+    assert!(store.pieces.keys().all(|key| key.bucket != newest));
+    assert!(task.spill(0, None).is_empty());
+}
+
+#[test]
+fn what_was_there_is_not_written_again() {
+    let config = config(RULES);
+    let event = |n: usize| Bytes::from(partition::tick_with_id("AMZN", "1", &n.to_string()));
+    let log: Vec<Bytes> = (0..4_000).map(event).collect();
+    let (mut task, mut store) = (new_task(&config), Store::default());
+    let (mut written, mut first, mut outputs) = (0, 0, Vec::new());
+    for from in (0..log.len()).step_by(100) {
+        store.process(
+            &mut task,
+            &log,
+            (from, from + 100),
+            usize::MAX,
+            &mut outputs,
+        );
+        let changes = task.drain_changes();
+        let new: usize = changes.batch.puts.iter().map(|(_, c)| c.len()).sum();
+        written += new;
+        first = if from == 0 { new } else { first };
+        assert!(
+            from != 100 || new < first + 100,
+            "an addition is as small as the first"
+        );
+        store.apply(changes.batch);
+    }
+    assert_eq!(task.live_ids(), 4_000);
+    assert!(first < 100 * 16 + 500, "{first} bytes");
+    // Each identity about three times, and a head each time.
+    assert!(written < 4_000 * 16 * 3 + 40 * 1_500, "{written} bytes");
+    assert!(store.pieces.len() < 35, "{} pieces", store.pieces.len());
+}
+
+#[test]
+fn an_unchanged_task_drains_no_pieces() {
     let config = config(RULES);
     let log = log(50);
     let mut task = new_task(&config);
-    task.process(records(&log, 0), &mut Vec::new());
+    process(&mut task, &log, &mut Vec::new());
     assert!(!task.drain_changes().batch.puts.is_empty());
     let again = task.drain_changes();
-    assert_eq!(again.batch, processor::io::StateBatch::default());
+    assert_eq!(again.batch, StateBatch::default());
 }
 
 #[test]
@@ -155,7 +341,7 @@ fn forced_advances_survive_a_restore() {
     let config = config(RULES);
     let log = log(30);
     let mut task = new_task(&config);
-    task.process(records(&log, 0), &mut Vec::new());
+    process(&mut task, &log, &mut Vec::new());
     assert!(task.force_watermark(Watermark(T0 * 1000 + 90_000), &mut Vec::new()));
     let mut store = Store::default();
     store.drain(&mut task);
@@ -177,7 +363,8 @@ fn how_records_are_cut_into_calls_makes_no_difference() {
             if from >= log.len() {
                 break;
             }
-            task.process(records(&log, from).take(*size), &mut outputs);
+            let now = records(&log, from).take(*size);
+            assert_eq!(task.process(now, &mut outputs), Progress::Done);
             from += size;
         }
         let mut store = Store::default();
@@ -195,7 +382,7 @@ fn how_records_are_cut_into_calls_makes_no_difference() {
 fn any_flipped_bit_or_missing_byte_is_noticed() {
     let config = config(RULES);
     let store = snapshot_after(&config, &log(40), 40);
-    let (key, bucket) = store.buckets.iter().next().expect("there is a bucket");
+    store.restore_whole(&config).expect("it is whole");
     let damaged = |bytes: &Bytes, at: usize| {
         let mut bytes = bytes.to_vec();
         bytes[at] ^= 1 << (at % 8);
@@ -205,18 +392,38 @@ fn any_flipped_bit_or_missing_byte_is_noticed() {
         for header in [damaged(&store.header, at), store.header.slice(..at)] {
             let store = Store {
                 header,
-                buckets: store.buckets.clone(),
+                pieces: store.pieces.clone(),
             };
             assert!(store.restore(&config).is_err(), "byte {at}");
         }
     }
-    for at in 0..bucket.len() {
-        for content in [damaged(bucket, at), bucket.slice(..at)] {
-            let mut store = store.clone();
-            store.buckets.insert(*key, content);
-            assert!(store.restore(&config).is_err(), "byte {at}");
+    assert!(store.pieces.len() >= 4, "heads and segments");
+    for (key, piece) in &store.pieces {
+        for at in 0..piece.len() {
+            for content in [damaged(piece, at), piece.slice(..at)] {
+                let mut store = store.clone();
+                store.pieces.insert(*key, content);
+                assert!(store.restore_whole(&config).is_err(), "{key} byte {at}");
+            }
         }
     }
+}
+
+#[test]
+fn what_fits_its_name_but_not_the_state_is_an_error_not_a_panic() {
+    let config = config(RULES);
+    let store = snapshot_after(&config, &log(40), 40);
+    let mut task = store.restore(&config).expect("it is whole");
+    let spilled = task.windows().find(|window| window.ids > 0).expect("one");
+    let bucket = BucketKey(spilled.window_start);
+    let error = task.load(bucket, &[]).expect_err("nothing was given");
+    assert!(error.to_string().contains("older checkpoint"), "{error}");
+    let piece = &store.pieces[&task.pieces_of(bucket)[0]];
+    let twice = [piece.clone(), piece.clone()];
+    task.load(bucket, &twice).expect_err("too much was given");
+    assert_eq!(task.id_bytes(), 0, "it stays as it was");
+    store.load(&mut task, bucket).expect("this is it");
+    assert!(task.id_bytes() > 0);
 }
 
 #[test]
@@ -229,7 +436,7 @@ fn parts_of_different_moments_do_not_mix() {
     );
     let mixed = Store {
         header: late.header.clone(),
-        buckets: early.buckets,
+        pieces: early.pieces,
     };
     let error = mixed
         .restore(&config)
@@ -240,41 +447,40 @@ fn parts_of_different_moments_do_not_mix() {
             .contains("restore all files of one checkpoint together"),
         "{error}"
     );
-    let (first, _) = late.buckets.first_key_value().expect("there is a bucket");
+    let first = snapshot_heads(&late.header).expect("whole")[0];
     let mut missing = late.clone();
-    missing.buckets.remove(first);
+    missing.pieces.remove(&first);
     assert_eq!(
         missing.restore(&config).err(),
-        Some(SnapshotError::BucketMissing(first.0))
+        Some(SnapshotError::PieceMissing(first))
     );
-    let mut extra = late.clone();
-    extra
-        .buckets
-        .insert(BucketKey(60_000), late.buckets[first].clone());
+    let foreign = PieceKey::of(BucketKey(60_000), b"foreign");
+    let mut heads = late.heads().expect("whole");
+    heads.push((foreign, Bytes::from_static(b"foreign")));
+    let config = Arc::clone(&config);
     assert_eq!(
-        extra.restore(&config).err(),
-        Some(SnapshotError::BucketUnexpected(60_000))
+        PartitionTask::restore(config, &late.header, heads).err(),
+        Some(SnapshotError::PieceUnexpected(foreign))
     );
 }
 
 #[test]
-fn foreign_and_newer_snapshots_say_what_to_do() {
+fn foreign_and_other_snapshots_say_what_to_do() {
     let config = config(RULES);
     let mut store = snapshot_after(&config, &log(5), 5);
-    let mut newer = store.header.to_vec();
-    newer[4] = 2;
-    let header = std::mem::replace(&mut store.header, Bytes::from(newer));
-    assert_eq!(
-        store
-            .restore(&config)
-            .err()
-            .map(|error| error.to_string())
-            .as_deref(),
-        Some(
-            "the header has format version 2, this release reads version 1; start the release that \
-             wrote it, stop it cleanly, then switch"
-        )
-    );
+    let header = store.header.clone();
+    for version in [1, 3] {
+        let mut other = header.to_vec();
+        other[4] = version;
+        store.header = Bytes::from(other);
+        assert_eq!(
+            store.restore(&config).err().map(|error| error.to_string()),
+            Some(format!(
+                "the header has format version {version}, this release reads version 2; start the \
+                 release that wrote it, stop it cleanly, then switch"
+            ))
+        );
+    }
     store.header = Bytes::from_static(b"PK\x03\x04 something else");
     assert!(matches!(
         store.restore(&config),
@@ -300,4 +506,44 @@ fn foreign_and_newer_snapshots_say_what_to_do() {
         store.restore(&fewer),
         Err(SnapshotError::UnknownTicker(_))
     ));
+}
+
+#[test]
+fn a_dump_tells_every_window_in_full() {
+    let mut partition = partition::Partition::new(RULES);
+    partition.feed(partition::tick_with_id("AMZN", "1", "7"));
+    partition.feed(partition::tick_of("AMZN", "2.5", "0.00000001", 3));
+    partition.feed(partition::tick_of(
+        "IBM",
+        "61",
+        "123456789.5",
+        1_000_000_000_000,
+    ));
+    let dumped: Vec<String> = partition
+        .task
+        .windows()
+        .map(|window| serde_json::to_string(&window).expect("plain fields"))
+        .collect();
+    let start = T0 * 1000;
+    assert_eq!(dumped.len(), 2);
+    assert!(
+        dumped[0].starts_with(&format!(
+            "{{\"ticker\":\"AMZN\",\"window_start\":{start},\"window_end\":{},\"emitted\":false,\
+             \"revision\":0,\"count\":2,\"price_sum\":\"10.00000001\",\"min_price\":\"0.00000001\",\
+             \"max_price\":\"10\",\"open_price\":\"10\",\"open_at\":{},\
+             \"close_price\":\"0.00000001\",\"close_at\":{},\"total_volume\":\"4\",\
+             \"turnover_sum\":\"10.00000003\",\"event_set_hash\":\"",
+            start + 60_000,
+            start + 1_000,
+            start + 2_500
+        )),
+        "{}",
+        dumped[0]
+    );
+    assert!(dumped[0].ends_with("\"ids\":1}"), "{}", dumped[0]);
+    assert!(
+        dumped[1].contains("\"turnover_sum\":\"123456789500000000000\""),
+        "{}",
+        dumped[1]
+    );
 }

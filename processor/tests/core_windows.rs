@@ -425,5 +425,5 @@ fn feeding_a_record_twice_is_a_broken_invariant() {
         key: None,
         value: None,
     };
-    partition.task.process([record], &mut Vec::new());
+    let _ = partition.task.process([record], &mut Vec::new());
 }

@@ -19,6 +19,18 @@ fn stopped() -> World {
     world
 }
 
+/// Likewise, and of its checkpoints only the committed one is left, so that no older one can help.
+fn stopped_with_one_checkpoint() -> World {
+    let world = stopped();
+    {
+        let mut inner = world.lock();
+        let named = inner.named_manifest();
+        let is_other = |path: &String| path.contains("/manifests/") && *path != named;
+        inner.objects.retain(|path, _| !is_other(path));
+    }
+    world
+}
+
 /// Partition 0 was processed, and the process died with S < C.
 fn crashed_behind() -> World {
     let world = stopped();
@@ -369,7 +381,7 @@ fn a_replay_that_does_not_reproduce_the_digest_is_refused_until_accepted() {
 fn a_damaged_snapshot_header_is_refused_until_accepted() {
     use base64::Engine as _;
     let base64 = base64::engine::general_purpose::STANDARD;
-    let world = stopped();
+    let world = stopped_with_one_checkpoint();
     let at = world.committed_offset(P0).expect("committed");
     world.lock().edit_named_manifest(|manifest| {
         let header = manifest["header"].as_str().expect("text");
@@ -388,7 +400,7 @@ fn a_damaged_snapshot_header_is_refused_until_accepted() {
 
 #[test]
 fn a_snapshot_without_one_of_its_buckets_is_refused_until_accepted() {
-    let world = stopped();
+    let world = stopped_with_one_checkpoint();
     let at = world.committed_offset(P0).expect("committed");
     world.lock().edit_named_manifest(|manifest| {
         manifest["files"].as_array_mut().expect("a list").remove(0);
@@ -404,18 +416,19 @@ fn a_snapshot_without_one_of_its_buckets_is_refused_until_accepted() {
 
 #[test]
 fn a_manifest_of_the_next_version_is_refused_until_accepted() {
-    let world = stopped();
+    let world = stopped_with_one_checkpoint();
     let at = world.committed_offset(P0).expect("committed");
     world
         .lock()
-        .edit_named_manifest(|manifest| manifest["version"] = 2.into());
+        .edit_named_manifest(|manifest| manifest["version"] = 3.into());
     let (reason, message) = refused(&world, "");
     assert!(matches!(reason, Refusal::Manifest { .. }), "{message}");
     names(
         &message,
         &[
-            "format version 2",
-            "reads version 1",
+            "format version 3",
+            "reads version 2",
+            "no older checkpoint",
             "recovery.accept_reset_partitions",
         ],
     );
@@ -432,7 +445,7 @@ fn a_damaged_manifest_is_refused_until_accepted() {
         |inner| inner.edit_commit_record(P0, |record| record.snapshot_at.0 -= 1),
     ];
     for damage in damages {
-        let world = stopped();
+        let world = stopped_with_one_checkpoint();
         let at = world.committed_offset(P0).expect("committed");
         damage(&mut world.lock());
         let (reason, message) = refused(&world, "");
@@ -448,7 +461,7 @@ fn a_damaged_manifest_is_refused_until_accepted() {
 #[test]
 fn a_checkpoint_whose_objects_are_gone_is_refused_by_their_path_until_accepted() {
     for is_manifest in [true, false] {
-        let world = stopped();
+        let world = stopped_with_one_checkpoint();
         let at = world.committed_offset(P0).expect("committed");
         let path = {
             let mut inner = world.lock();

@@ -2,7 +2,7 @@
 //! committed, or another owner's.
 
 use bytes::Bytes;
-use processor::io::{BucketKey, StateBatch, StateError, StateFile, StateStore};
+use processor::io::{PieceKey, StateBatch, StateError, StateStore};
 use processor::state::MemoryStateStore;
 use processor::units::PartitionId;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,16 +22,8 @@ impl StateStore for Disk {
         self.lock().apply(partition, batch)
     }
 
-    fn read(&mut self, partition: PartitionId) -> Result<Vec<(BucketKey, Bytes)>, StateError> {
-        self.lock().read(partition)
-    }
-
-    fn checkpoint(&mut self, partition: PartitionId) -> Result<Vec<StateFile>, StateError> {
-        self.lock().checkpoint(partition)
-    }
-
-    fn restore(&mut self, partition: PartitionId, files: Vec<StateFile>) -> Result<(), StateError> {
-        self.lock().restore(partition, files)
+    fn get(&mut self, partition: PartitionId, key: PieceKey) -> Result<Bytes, StateError> {
+        self.lock().get(partition, key)
     }
 
     fn drop_partition(&mut self, partition: PartitionId) -> Result<(), StateError> {

@@ -15,8 +15,8 @@ use crate::core::{
 use std::net::SocketAddr;
 use toml::Value;
 
-const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
+pub(super) const HOUR_MS: i64 = 3_600_000;
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 const TOPIC: &str = "a topic name: 1 to 249 letters, digits, '.', '_' or '-', but not '.' or '..'";
 /// Highest ordinal of a worker.
 const ORDINAL_MAX: u32 = 99_999;
@@ -27,7 +27,7 @@ fn is_topic(text: &str) -> bool {
     (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".."
 }
 
-fn is_text(text: &str) -> bool {
+pub(super) fn is_text(text: &str) -> bool {
     !text.trim().is_empty()
 }
 
@@ -90,31 +90,6 @@ pub(super) fn commit(mut section: Section<'_>) -> CommitConfig {
     let interval_ms = section.duration_ms("interval_ms", 100, 1..=600_000);
     section.finish();
     CommitConfig { interval_ms }
-}
-
-pub(super) fn checkpoint(mut section: Section<'_>) -> CheckpointConfig {
-    let config = CheckpointConfig {
-        url: section.text(
-            "url",
-            Some("memory:///"),
-            "\"s3://bucket\", \"file:///folder\" or \"memory:///\"",
-            |url| {
-                let with_rest = |scheme| url.strip_prefix(scheme).is_some_and(is_text);
-                url == "memory:///" || with_rest("s3://") || with_rest("file:///")
-            },
-        ),
-        prefix: section.text(
-            "prefix",
-            Some("checkpoints"),
-            "a folder name without '/' at its start or end",
-            |prefix| is_text(prefix) && !prefix.starts_with('/') && !prefix.ends_with('/'),
-        ),
-        interval_ms: section.duration_ms("interval_ms", 10_000, 1..=DAY_MS),
-        retain_count: section.integer("retain_count", 3, 1..=1_000) as usize,
-        gc_grace_ms: section.duration_ms("gc_grace_ms", HOUR_MS, 1..=365 * DAY_MS),
-    };
-    section.finish();
-    config
 }
 
 pub(super) fn windows(mut section: Section<'_>) -> WindowsConfig {

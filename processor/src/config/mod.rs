@@ -7,8 +7,10 @@
 mod checks;
 mod errors;
 mod reader;
+mod storage;
 
 pub use errors::{ConfigError, ConfigErrors};
+pub use storage::{CheckpointConfig, Encryption, S3Config, StateConfig, StateKind};
 
 use crate::core::{CoreConfig, Fingerprint, Identity, TickerReference};
 use reader::Section;
@@ -72,21 +74,6 @@ pub struct WorkerConfig {
 pub struct CommitConfig {
     /// Time between transactions.
     pub interval_ms: u64,
-}
-
-/// Section `[checkpoint]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckpointConfig {
-    /// Object store: `s3://…`, `file:///…` or `memory:///`.
-    pub url: String,
-    /// Folder inside it.
-    pub prefix: String,
-    /// Time between snapshots of a partition.
-    pub interval_ms: u64,
-    /// Snapshots kept of each partition.
-    pub retain_count: usize,
-    /// Age below which no unreachable file is removed.
-    pub gc_grace_ms: u64,
 }
 
 /// Section `[windows]`.
@@ -192,6 +179,8 @@ pub struct ProcessorConfig {
     pub worker: WorkerConfig,
     /// Section `[commit]`.
     pub commit: CommitConfig,
+    /// Section `[state]`.
+    pub state: StateConfig,
     /// Section `[checkpoint]`.
     pub checkpoint: CheckpointConfig,
     /// Section `[windows]`.
@@ -255,7 +244,8 @@ impl ProcessorConfig {
         let kafka = checks::kafka(file.section("kafka"));
         let worker = checks::worker(file.section("worker"));
         let commit = checks::commit(file.section("commit"));
-        let checkpoint = checks::checkpoint(file.section("checkpoint"));
+        let state = storage::state(file.section("state"));
+        let checkpoint = storage::checkpoint(file.section("checkpoint"));
         let windows = checks::windows(file.section("windows"));
         let validation = checks::validation(file.section("validation"));
         let reference = checks::reference(file.section("reference"));
@@ -275,6 +265,7 @@ impl ProcessorConfig {
                 kafka,
                 worker,
                 commit,
+                state,
                 checkpoint,
                 windows,
                 validation,

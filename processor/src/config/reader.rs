@@ -140,6 +140,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A truth value.
+    pub(super) fn truth(&mut self, key: &'static str, default: bool) -> bool {
+        match self.take(key) {
+            None => default,
+            Some(Value::Boolean(value)) => value,
+            Some(other) => {
+                self.wrong(key, other, "true or false");
+                default
+            }
+        }
+    }
+
     /// A duration in milliseconds within a range.
     pub(super) fn duration_ms(
         &mut self,

@@ -1,10 +1,13 @@
 //! The identities seen in one window: an open-addressing set of hashes.
 //!
-//! The hashes are already well mixed (xxh3-128), so their low bits are the slot. A set dies with
-//! its window, so nothing is ever removed from it.
+//! The hashes are already well mixed (xxh3-128), so their highest bits are the slot. So the table
+//! stands nearly in the order of the hashes: growing it, and filling it from sorted hashes, walks
+//! memory from one end to the other. A set dies with its window, so nothing is ever removed from it.
 
 /// Slots of a set that has its first entry.
 const SLOTS_MIN: usize = 8;
+/// Bytes of a slot.
+const SLOT_BYTES: usize = size_of::<u128>();
 
 /// Set of 128-bit hashes: power-of-two table, linear probing, at most 3/4 full. The hash 0 marks an
 /// empty slot, so its own membership is a flag.
@@ -34,11 +37,16 @@ impl IdSet {
         self.len + usize::from(self.holds_zero)
     }
 
+    /// Memory of the table.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.len() * SLOT_BYTES
+    }
+
     /// Loads the slot where `hash` would be looked up first, so that it is in the cache when
     /// [`IdSet::insert`] comes. Loads of several sets are independent, so their misses overlap.
     /// The return value only keeps the load alive.
     pub(super) fn touch(&self, hash: u128) -> u64 {
-        match self.slots.get(self.first_slot(hash)) {
+        match self.slots.get(first_slot(hash, self.slots.len())) {
             Some(slot) => *slot as u64,
             None => 0,
         }
@@ -53,7 +61,7 @@ impl IdSet {
             self.grow();
         }
         let mask = self.slots.len() - 1;
-        let mut at = self.first_slot(hash);
+        let mut at = first_slot(hash, self.slots.len());
         loop {
             let slot = self.slots[at];
             if slot == 0 {
@@ -79,22 +87,24 @@ impl IdSet {
         hashes
     }
 
-    fn first_slot(&self, hash: u128) -> usize {
-        hash as usize & self.slots.len().wrapping_sub(1)
-    }
-
     fn grow(&mut self) {
         let slots = (self.slots.len() * 2).max(SLOTS_MIN);
         let old = std::mem::replace(&mut self.slots, vec![0; slots]);
         let mask = slots - 1;
         for hash in old.into_iter().filter(|&slot| slot != 0) {
-            let mut at = hash as usize & mask;
+            let mut at = first_slot(hash, slots);
             while self.slots[at] != 0 {
                 at = (at + 1) & mask;
             }
             self.slots[at] = hash;
         }
     }
+}
+
+/// The slot of `hash` in a table of 2^k slots, k > 0: its highest k bits. Meaningless for an empty one.
+fn first_slot(hash: u128, slots: usize) -> usize {
+    let high = (hash >> 64) as u64;
+    high.wrapping_shr(u64::BITS - slots.trailing_zeros()) as usize
 }
 
 #[cfg(test)]
@@ -104,8 +114,10 @@ mod tests {
     #[test]
     fn every_hash_is_taken_once_across_growth() {
         let mut set = IdSet::default();
-        // Clustered low bits make long probe runs.
-        let hashes: Vec<u128> = (0..5_000_u128).map(|i| (i << 64) | (i % 7)).collect();
+        // Clustered high bits make long probe runs, and the last slots run over the table's end.
+        let hashes: Vec<u128> = (1..=5_000_u128)
+            .map(|i| (((i % 3) << 126) | ((i % 2) * (u128::MAX << 100))) ^ i)
+            .collect();
         for &hash in &hashes {
             set.touch(hash);
             assert!(set.insert(hash));
@@ -117,6 +129,14 @@ mod tests {
         let mut expected = hashes;
         expected.sort_unstable();
         assert_eq!(set.sorted(), expected);
+    }
+
+    #[test]
+    fn the_hash_zero_is_a_member_like_any_other() {
+        let mut set = IdSet::default();
+        assert!(set.insert(0) && set.insert(1));
+        assert!(!set.insert(0) && !set.insert(1));
+        assert_eq!(set.sorted(), [0, 1]);
     }
 
     #[test]

@@ -10,22 +10,26 @@ mod dead_letter;
 pub mod decimal;
 pub mod decode;
 mod digest;
+mod dump;
 mod id_set;
 mod ledger;
+mod pieces;
 mod result;
 mod rules;
+mod sealed;
 mod snapshot;
 mod task;
 mod window;
 
 pub use dead_letter::{ErrorType, Stage};
 pub use digest::Digest;
+pub use dump::DumpedWindow;
 pub use ledger::{Counters, Destination, ForcedAdvance, OutputRecord};
 pub use rules::{
     CoreConfig, CoreRules, Fingerprint, Identity, RulesError, Ticker, TickerReference,
 };
-pub use snapshot::{SnapshotError, StateChanges, snapshot_fingerprint};
-pub use task::{InputRecord, PartitionTask};
+pub use snapshot::{SnapshotError, StateChanges, snapshot_fingerprint, snapshot_heads};
+pub use task::{InputRecord, PartitionTask, Progress};
 
 /// Length of every window, milliseconds.
 pub const WINDOW_MS: i64 = 60_000;

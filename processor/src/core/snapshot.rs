@@ -1,36 +1,36 @@
 //! The state of a partition as bytes, and back.
 //!
-//! Two kinds of blobs, each with magic, version and a checksum at its end: one header (the ledger,
-//! and start and checksum of every bucket, so that a stale, missing or foreign bucket is noticed)
-//! and one blob a bucket. Integers are little-endian; texts and lists carry their length. Equal
-//! states give equal bytes.
+//! Three kinds of blobs: one header (the ledger, and which head every bucket has), one head a bucket
+//! (what its windows have summed up, and which segments hold its identities), and the segments
+//! ([`crate::core::pieces`]). Each names the next by the hash of its content, so that a stale, missing
+//! or foreign one is noticed. Equal histories give equal bytes.
 
 use crate::core::digest::Digest;
 use crate::core::id_set::IdSet;
 use crate::core::ledger::{Counters, ForcedAdvance, Ledger};
+use crate::core::pieces::{ID_BYTES, Segment, store_ids};
 use crate::core::rules::{CoreConfig, Fingerprint};
+use crate::core::sealed::{Reader, VERSION, begin, seal};
 use crate::core::window::{Aggregate, Bucket, Buckets, Edge, Window};
 use crate::core::{MAX_TIMESTAMP_MS, WINDOW_MS};
-use crate::io::{BucketKey, StateBatch};
+use crate::io::{BucketKey, PieceKey, StateBatch};
 use crate::units::{LogTimeMs, Offset, PartitionId, Watermark};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use xxhash_rust::xxh3::xxh3_64;
 
-/// Version that this release writes; it reads no other.
-const VERSION: u16 = 1;
 const HEADER_MAGIC: [u8; 4] = *b"TPKH";
 const BUCKET_MAGIC: [u8; 4] = *b"TPKB";
-const CHECKSUM_BYTES: usize = 8;
 
 /// State to write since the last time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateChanges {
     /// Everything but the windows; replaces the previous header.
     pub header: Bytes,
-    /// Buckets to write and to drop. A bucket's key is its window start; one bucket holds the
-    /// windows of all tickers with that start, with their identities.
+    /// Pieces to write and to drop.
     pub batch: StateBatch,
+    /// All pieces that the state now consists of beside the header, ascending, with their sizes in
+    /// bytes.
+    pub pieces: Vec<(PieceKey, u64)>,
 }
 
 /// A snapshot that cannot be used.
@@ -64,26 +64,29 @@ pub enum SnapshotError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A bucket that the header lists was not given.
+    /// A piece that the header or a head names was not given.
+    #[error("the piece {0} is missing; restore all files of one checkpoint together")]
+    PieceMissing(PieceKey),
+    /// A piece was given that nothing names.
     #[error(
-        "the bucket of window start {0} is missing; restore all files of one checkpoint together"
+        "the piece {0} does not belong to this header; restore all files of one checkpoint together"
     )]
-    BucketMissing(i64),
-    /// A bucket was given that the header does not list.
-    #[error(
-        "the bucket of window start {0} does not belong to this header; restore all files of one checkpoint together"
-    )]
-    BucketUnexpected(i64),
-    /// A bucket has other bytes than when the header was written.
-    #[error(
-        "the bucket of window start {0} is of another moment than this header; restore all files of one checkpoint together"
-    )]
-    BucketOfOtherMoment(i64),
+    PieceUnexpected(PieceKey),
     /// A window's ticker is not in the reference data.
     #[error(
         "the snapshot holds a window of ticker `{0}`, which the reference data does not have; add it to [[reference.ticker]] again, or stop cleanly under the old configuration after its windows have closed"
     )]
     UnknownTicker(String),
+}
+
+impl SnapshotError {
+    /// A piece whose content does not have the hash in its name.
+    pub(super) fn damaged(key: PieceKey) -> SnapshotError {
+        SnapshotError::Damaged {
+            part: format!("piece {key}"),
+            what: "its content does not match its name",
+        }
+    }
 }
 
 /// Fingerprint of the configuration under which a header was written.
@@ -95,49 +98,65 @@ pub fn snapshot_fingerprint(header: &[u8]) -> Result<Fingerprint, SnapshotError>
     Ok(Fingerprint(reader.u64()?))
 }
 
+/// The pieces that [`crate::core::PartitionTask::restore`] needs beside this header.
+///
+/// # Errors
+/// [`SnapshotError`] when the header is damaged or of another version.
+pub fn snapshot_heads(header: &[u8]) -> Result<Vec<PieceKey>, SnapshotError> {
+    let (_, listed) = decode_header(header)?;
+    Ok(listed.into_iter().map(|(key, _)| key).collect())
+}
+
 pub(super) fn encode(
     config: &CoreConfig,
     ledger: &Ledger,
     buckets: &mut Buckets,
-    mut dropped: Vec<BucketKey>,
+    dropped: Vec<PieceKey>,
 ) -> StateChanges {
-    let mut puts = Vec::new();
-    for bucket in buckets.iter_mut().filter(|bucket| bucket.dirty) {
-        let content = encode_bucket(config, bucket);
-        bucket.stored = Some(checksum_of(&content));
-        bucket.dirty = false;
-        puts.push((BucketKey(bucket.start), content));
+    let mut batch = StateBatch {
+        puts: Vec::new(),
+        deletes: dropped,
+    };
+    for at in 0..buckets.len() {
+        if buckets.at(at).dirty {
+            buckets.change(at, |bucket| {
+                store_ids(config, bucket, &mut batch);
+                store_head(config, bucket, &mut batch);
+            });
+        }
     }
-    dropped.sort_unstable();
+    batch.deletes.sort_unstable();
+    let mut pieces: Vec<(PieceKey, u64)> = buckets
+        .iter()
+        .flat_map(|bucket| bucket.stored.pieces())
+        .collect();
+    pieces.sort_unstable();
     StateChanges {
         header: encode_header(config.fingerprint(), ledger, buckets),
-        batch: StateBatch {
-            puts,
-            deletes: dropped,
-        },
+        batch,
+        pieces,
     }
 }
 
 pub(super) fn decode(
     config: &CoreConfig,
     header: &[u8],
-    contents: impl IntoIterator<Item = (BucketKey, Bytes)>,
+    heads: impl IntoIterator<Item = (PieceKey, Bytes)>,
 ) -> Result<(Ledger, Buckets), SnapshotError> {
     let (ledger, listed) = decode_header(header)?;
-    let mut given: BTreeMap<BucketKey, Bytes> = contents.into_iter().collect();
+    let mut given: BTreeMap<PieceKey, Bytes> = heads.into_iter().collect();
     let mut buckets = Buckets::default();
-    for (start, checksum) in listed {
-        let content = given
-            .remove(&BucketKey(start))
-            .ok_or(SnapshotError::BucketMissing(start))?;
-        let bucket = decode_bucket(config, start, &content)?;
-        if bucket.stored != Some(checksum) {
-            return Err(SnapshotError::BucketOfOtherMoment(start));
+    for (key, bytes) in listed {
+        let content = given.remove(&key).ok_or(SnapshotError::PieceMissing(key))?;
+        if !key.names(&content) {
+            return Err(SnapshotError::damaged(key));
         }
+        let mut bucket = decode_head(config, key.bucket.0, &content)?;
+        bucket.stored.head = Some((key, bytes));
         buckets.insert(buckets.len(), bucket);
     }
     match given.keys().next() {
-        Some(left) => Err(SnapshotError::BucketUnexpected(left.0)),
+        Some(&left) => Err(SnapshotError::PieceUnexpected(left)),
         None => Ok((ledger, buckets)),
     }
 }
@@ -186,18 +205,21 @@ fn encode_header(fingerprint: Fingerprint, ledger: &Ledger, buckets: &Buckets) -
     }
     out.extend_from_slice(&(buckets.len() as u64).to_le_bytes());
     for bucket in buckets.iter() {
-        let stored = bucket
+        let (key, bytes) = bucket
             .stored
+            .head
             .expect("all buckets were written just before the header");
         out.extend_from_slice(&bucket.start.to_le_bytes());
-        out.extend_from_slice(&stored.to_le_bytes());
+        out.extend_from_slice(&key.hash.to_le_bytes());
+        out.extend_from_slice(&bytes.to_le_bytes());
     }
     seal(out)
 }
 
-type ListedBuckets = Vec<(i64, u64)>;
+/// Heads and their sizes.
+type ListedHeads = Vec<(PieceKey, u64)>;
 
-fn decode_header(header: &[u8]) -> Result<(Ledger, ListedBuckets), SnapshotError> {
+fn decode_header(header: &[u8]) -> Result<(Ledger, ListedHeads), SnapshotError> {
     let mut reader = Reader::open("header".to_owned(), HEADER_MAGIC, header)?;
     reader.u64()?; // the fingerprint
     let partition = PartitionId(i32::from_le_bytes(reader.array()?));
@@ -222,15 +244,18 @@ fn decode_header(header: &[u8]) -> Result<(Ledger, ListedBuckets), SnapshotError
         dead_letters: reader.u64()?,
         results: reader.u64()?,
     };
-    let count = reader.count(16)?;
-    let mut listed: ListedBuckets = Vec::with_capacity(count);
+    let count = reader.count(32)?;
+    let mut listed: ListedHeads = Vec::with_capacity(count);
     for _ in 0..count {
-        let (start, checksum) = (reader.i64()?, reader.u64()?);
+        let start = reader.i64()?;
         let grid = start % WINDOW_MS == 0 && (0..=MAX_TIMESTAMP_MS).contains(&start);
-        if !grid || listed.last().is_some_and(|&(last, _)| last >= start) {
+        let last = listed.last().map(|(last, _)| last.bucket.0);
+        if !grid || last.is_some_and(|last| last >= start) {
             return Err(reader.damaged("the window starts are not ascending full minutes"));
         }
-        listed.push((start, checksum));
+        let bucket = BucketKey(start);
+        let hash = u128::from_le_bytes(reader.array()?);
+        listed.push((PieceKey { bucket, hash }, reader.u64()?));
     }
     reader.finish()?;
     let ledger = Ledger {
@@ -247,9 +272,30 @@ fn decode_header(header: &[u8]) -> Result<(Ledger, ListedBuckets), SnapshotError
     Ok((ledger, listed))
 }
 
-fn encode_bucket(config: &CoreConfig, bucket: &Bucket) -> Bytes {
+fn store_head(config: &CoreConfig, bucket: &mut Bucket, batch: &mut StateBatch) {
+    let content = encode_head(config, bucket);
+    let key = PieceKey::of(BucketKey(bucket.start), &content);
+    let replaced = bucket.stored.head.replace((key, content.len() as u64));
+    bucket.dirty = false;
+    match replaced {
+        Some((replaced, _)) if replaced == key => return,
+        Some((replaced, _)) => batch.deletes.push(replaced),
+        None => {}
+    }
+    batch.puts.push((key, content));
+}
+
+fn encode_head(config: &CoreConfig, bucket: &Bucket) -> Bytes {
+    let stored = &bucket.stored;
     let mut out = begin(BUCKET_MAGIC);
     out.extend_from_slice(&bucket.start.to_le_bytes());
+    out.extend_from_slice(&(stored.rewritten as u64).to_le_bytes());
+    out.extend_from_slice(&(stored.segments.len() as u64).to_le_bytes());
+    for segment in &stored.segments {
+        out.extend_from_slice(&segment.key.hash.to_le_bytes());
+        out.extend_from_slice(&segment.ids.to_le_bytes());
+        out.extend_from_slice(&segment.bytes.to_le_bytes());
+    }
     out.extend_from_slice(&(bucket.window_count() as u64).to_le_bytes());
     for window in bucket.in_ticker_order() {
         let symbol = &config.ticker(window.ticker).symbol;
@@ -288,21 +334,17 @@ fn encode_window(out: &mut Vec<u8>, window: &Window) {
         out.extend_from_slice(&number.to_le_bytes());
     }
     out.extend_from_slice(&event_set.to_le_bytes());
-    let ids = window.ids.sorted();
-    out.extend_from_slice(&(ids.len() as u64).to_le_bytes());
-    out.reserve(ids.len() * 16);
-    for id in ids {
-        out.extend_from_slice(&id.to_le_bytes());
-    }
+    out.extend_from_slice(&window.stored_ids.to_le_bytes());
 }
 
-fn decode_bucket(config: &CoreConfig, start: i64, content: &[u8]) -> Result<Bucket, SnapshotError> {
-    let part = format!("bucket of window start {start}");
+fn decode_head(config: &CoreConfig, start: i64, content: &[u8]) -> Result<Bucket, SnapshotError> {
+    let part = format!("head of window start {start}");
     let mut reader = Reader::open(part, BUCKET_MAGIC, content)?;
     if reader.i64()? != start {
         return Err(reader.damaged("it holds another window start than its key"));
     }
     let mut bucket = Bucket::new(start, config.tickers().len());
+    decode_segments(&mut reader, &mut bucket)?;
     let count = reader.count(1)?;
     for _ in 0..count {
         let length = reader.count(1)?;
@@ -316,9 +358,35 @@ fn decode_bucket(config: &CoreConfig, start: i64, content: &[u8]) -> Result<Buck
         }
     }
     reader.finish()?;
+    let ids: u64 = bucket.stored.segments.iter().map(|s| s.ids).sum();
+    if bucket.live_ids() != ids {
+        return Err(reader.damaged("its windows have other identities than its segments"));
+    }
     bucket.dirty = false;
-    bucket.stored = Some(checksum_of(content));
+    bucket.resident = ids == 0;
     Ok(bucket)
+}
+
+fn decode_segments(reader: &mut Reader<'_>, bucket: &mut Bucket) -> Result<(), SnapshotError> {
+    let rewritten = reader.u64()?;
+    let count = reader.count(32)?;
+    for _ in 0..count {
+        let key = PieceKey {
+            bucket: BucketKey(bucket.start),
+            hash: u128::from_le_bytes(reader.array()?),
+        };
+        let (ids, bytes) = (reader.u64()?, reader.u64()?);
+        // Each identity takes its bytes, so that sums of such numbers stay small.
+        if ids == 0 || ids > bytes / ID_BYTES as u64 || bytes > u64::from(u32::MAX) {
+            return Err(reader.damaged("a segment of an impossible size"));
+        }
+        bucket.stored.segments.push(Segment { key, ids, bytes });
+    }
+    bucket.stored.rewritten = match usize::try_from(rewritten) {
+        Ok(rewritten) if rewritten <= count => rewritten,
+        _ => return Err(reader.damaged("more segments were rewritten than there are")),
+    };
+    Ok(())
 }
 
 fn decode_window(reader: &mut Reader<'_>, ticker: u16) -> Result<Window, SnapshotError> {
@@ -338,12 +406,10 @@ fn decode_window(reader: &mut Reader<'_>, ticker: u16) -> Result<Window, Snapsho
     if count == 0 || price_sum < 0 || volume_sum < 0 || turnover_sum < 0 {
         return Err(reader.damaged("a window without events, or a sum below 0"));
     }
-    let id_count = reader.count(16)?;
-    let mut ids = IdSet::with_capacity(id_count);
-    for _ in 0..id_count {
-        if !ids.insert(u128::from_le_bytes(reader.array()?)) {
-            return Err(reader.damaged("an identity is there twice"));
-        }
+    let stored_ids = reader.u64()?;
+    // The second bound keeps sums over windows far from overflow.
+    if stored_ids > count || stored_ids > 1 << 40 {
+        return Err(reader.damaged("a window with more identities than events"));
     }
     let aggregate = Aggregate {
         count,
@@ -360,110 +426,8 @@ fn decode_window(reader: &mut Reader<'_>, ticker: u16) -> Result<Window, Snapsho
         ticker,
         aggregate,
         revision,
-        ids,
+        ids: IdSet::default(),
+        fresh: Vec::new(),
+        stored_ids,
     })
-}
-
-fn begin(magic: [u8; 4]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(&magic);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out
-}
-
-fn seal(mut out: Vec<u8>) -> Bytes {
-    let checksum = xxh3_64(&out);
-    out.extend_from_slice(&checksum.to_le_bytes());
-    Bytes::from(out)
-}
-
-/// The checksum at the end of a sealed blob.
-fn checksum_of(sealed: &[u8]) -> u64 {
-    let tail = sealed
-        .last_chunk::<CHECKSUM_BYTES>()
-        .expect("a sealed blob ends in its checksum");
-    u64::from_le_bytes(*tail)
-}
-
-/// Reads a sealed blob; every length is checked against what is left.
-struct Reader<'a> {
-    part: String,
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    /// Checks magic, version and checksum.
-    fn open(part: String, magic: [u8; 4], bytes: &'a [u8]) -> Result<Self, SnapshotError> {
-        let mut reader = Reader { part, rest: bytes };
-        if reader.array::<4>().ok() != Some(magic) {
-            return Err(SnapshotError::NotASnapshot { part: reader.part });
-        }
-        let found = u16::from_le_bytes(reader.array()?);
-        if found != VERSION {
-            return Err(SnapshotError::OtherVersion {
-                part: reader.part,
-                found,
-            });
-        }
-        let Some((rest, tail)) = reader.rest.split_last_chunk::<CHECKSUM_BYTES>() else {
-            return Err(reader.damaged("it is cut off"));
-        };
-        let sealed = &bytes[..bytes.len() - CHECKSUM_BYTES];
-        if xxh3_64(sealed) != u64::from_le_bytes(*tail) {
-            return Err(reader.damaged("its checksum is wrong"));
-        }
-        reader.rest = rest;
-        Ok(reader)
-    }
-
-    fn damaged(&self, what: &'static str) -> SnapshotError {
-        SnapshotError::Damaged {
-            part: self.part.clone(),
-            what,
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], SnapshotError> {
-        match self.rest.split_at_checked(length) {
-            Some((taken, rest)) => {
-                self.rest = rest;
-                Ok(taken)
-            }
-            None => Err(self.damaged("it is cut off")),
-        }
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
-        let taken = self.take(N)?;
-        Ok(taken.try_into().expect("exactly N bytes were taken"))
-    }
-
-    fn i64(&mut self) -> Result<i64, SnapshotError> {
-        Ok(i64::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, SnapshotError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn i128(&mut self) -> Result<i128, SnapshotError> {
-        Ok(i128::from_le_bytes(self.array()?))
-    }
-
-    /// A number of items that take at least `item_bytes` each.
-    fn count(&mut self, item_bytes: usize) -> Result<usize, SnapshotError> {
-        let count = self.u64()?;
-        match usize::try_from(count) {
-            Ok(count) if count <= self.rest.len() / item_bytes => Ok(count),
-            _ => Err(self.damaged("a length is beyond its end")),
-        }
-    }
-
-    fn finish(&self) -> Result<(), SnapshotError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.damaged("there are bytes too many"))
-        }
-    }
 }

@@ -4,11 +4,13 @@ use crate::core::WINDOW_MS;
 use crate::core::dead_letter::{ErrorType, Rejection};
 use crate::core::decode::read_event;
 use crate::core::digest::{Digest, record_link};
+use crate::core::dump::DumpedWindow;
 use crate::core::ledger::{Cause, Counters, ForcedAdvance, Ledger, OutputRecord};
+use crate::core::pieces::{load_ids, store_ids};
 use crate::core::rules::CoreConfig;
 use crate::core::snapshot::{self, SnapshotError, StateChanges};
 use crate::core::window::{Added, Bucket, Buckets, Event};
-use crate::io::{BucketKey, ConsumedRecord};
+use crate::io::{BucketKey, ConsumedRecord, PieceKey, StateBatch};
 use crate::units::{LogTimeMs, Offset, PartitionId, Watermark};
 use bytes::Bytes;
 use std::hint::black_box;
@@ -49,15 +51,28 @@ struct Prepared {
     event: Result<Event, Rejection>,
 }
 
+/// How far [`PartitionTask::process`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// All records were processed.
+    Done,
+    /// It stopped before the record at [`PartitionTask::position`] or the next visible one: the
+    /// identities of this bucket are needed. Give them to [`PartitionTask::load`], then process the
+    /// rest.
+    Needs(BucketKey),
+}
+
 /// The processing of one input partition: a pure function of its log and of the watermark advances
-/// that were forced upon it.
+/// that were forced upon it. Which identities happen to be in memory makes no difference to what it
+/// puts out.
 #[derive(Debug)]
 pub struct PartitionTask {
     config: Arc<CoreConfig>,
     ledger: Ledger,
     buckets: Buckets,
-    /// Buckets that are in the stored state but no longer in memory.
-    dropped: Vec<BucketKey>,
+    /// Stored pieces of buckets that are closed for good.
+    dropped: Vec<PieceKey>,
     /// Smallest watermark that emits something, and smallest horizon that drops something: kept so
     /// that most records cost two comparisons.
     emits_at: i64,
@@ -89,7 +104,7 @@ impl PartitionTask {
     }
 
     /// Processes records in offset order and appends what they cause to `outputs`. How the records
-    /// are cut into calls makes no difference to anything.
+    /// are cut into calls makes no difference to anything. It may stop early: see [`Progress`].
     ///
     /// # Panics
     /// If an offset is below [`PartitionTask::position`]: the caller has fed a record twice.
@@ -97,11 +112,12 @@ impl PartitionTask {
         &mut self,
         records: impl IntoIterator<Item = InputRecord<'a>>,
         outputs: &mut Vec<OutputRecord>,
-    ) {
+    ) -> Progress {
         let mut records = records.into_iter();
         let mut batch = Vec::with_capacity(records.size_hint().0.clamp(1, MICRO_BATCH));
         let mut prepared = std::mem::take(&mut self.prepared);
-        loop {
+        let mut progress = Progress::Done;
+        while progress == Progress::Done {
             batch.clear();
             batch.extend(records.by_ref().take(MICRO_BATCH));
             if batch.is_empty() {
@@ -111,10 +127,15 @@ impl PartitionTask {
             prepared.extend(batch.iter().map(|record| self.prepare(record)));
             self.touch(&prepared);
             for (record, prepared) in batch.iter().zip(&prepared) {
+                if let Some(start) = self.needed_by(prepared) {
+                    progress = Progress::Needs(BucketKey(start));
+                    break;
+                }
                 self.apply(record, prepared, outputs);
             }
         }
         self.prepared = prepared;
+        progress
     }
 
     /// Raises the watermark by the clock: emits what it passes, as an event would. What it closes for
@@ -189,31 +210,114 @@ impl PartitionTask {
         self.ledger.counters
     }
 
-    /// Event identities held in memory.
+    /// Event identities that are remembered, in memory or in the state store.
     #[must_use]
     pub fn live_ids(&self) -> usize {
-        self.buckets.iter().map(Bucket::live_ids).sum()
+        let live = self.buckets.iter().map(Bucket::live_ids);
+        live.sum::<u64>() as usize
     }
 
-    /// The state as bytes: the header (everything but the windows) and the buckets that changed or
-    /// were dropped since the last call or since [`PartitionTask::restore`].
+    /// Memory of the identities that are in memory, bytes. What [`PartitionTask::spill`] can free.
+    #[must_use]
+    pub fn id_bytes(&self) -> usize {
+        self.buckets.id_bytes()
+    }
+
+    /// All windows, by window start and then in the byte order of their tickers.
+    pub fn windows(&self) -> impl Iterator<Item = DumpedWindow<'_>> {
+        let watermark = self.ledger.watermark;
+        let of_bucket = move |bucket| DumpedWindow::all_of(&self.config, bucket, watermark);
+        self.buckets.iter().flat_map(of_bucket)
+    }
+
+    /// The state as bytes: the header (everything but the windows), what changed since the last call or
+    /// since [`PartitionTask::restore`], and which pieces it consists of now.
     pub fn drain_changes(&mut self) -> StateChanges {
         let dropped = std::mem::take(&mut self.dropped);
         snapshot::encode(&self.config, &self.ledger, &mut self.buckets, dropped)
     }
 
-    /// A task as it was when `header` was drained. `buckets` must be exactly those that stand in the
-    /// store after all changes up to that one, in any order. A header made under another
-    /// configuration is accepted: see [`crate::core::snapshot_fingerprint`].
+    /// Forgets the identities of the oldest windows until those in memory take at most `limit_bytes`,
+    /// or only those of the newest window and of `keep` are left. What it returns must be in the state
+    /// store before anything else is asked of this task.
+    #[must_use]
+    pub fn spill(&mut self, limit_bytes: usize, keep: Option<BucketKey>) -> StateBatch {
+        let mut batch = StateBatch::default();
+        for at in 0..self.buckets.len().saturating_sub(1) {
+            if self.buckets.id_bytes() <= limit_bytes {
+                break;
+            }
+            let bucket = self.buckets.at(at);
+            if bucket.id_bytes() == 0 || keep == Some(BucketKey(bucket.start)) {
+                continue;
+            }
+            let config = &self.config;
+            self.buckets.change(at, |bucket| {
+                store_ids(config, bucket, &mut batch);
+                bucket.make_absent();
+            });
+        }
+        batch
+    }
+
+    /// The pieces that hold the identities of a bucket, as [`PartitionTask::load`] wants them.
+    #[must_use]
+    pub fn pieces_of(&self, bucket: BucketKey) -> Vec<PieceKey> {
+        match self.buckets.position(bucket.0) {
+            Ok(at) => {
+                let segments = self.buckets.at(at).stored.segments.iter();
+                segments.map(|segment| segment.key).collect()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// All stored pieces that the state refers to, ascending.
+    #[must_use]
+    pub fn pieces(&self) -> Vec<PieceKey> {
+        let pieces = self
+            .buckets
+            .iter()
+            .flat_map(|bucket| bucket.stored.pieces());
+        let mut keys: Vec<PieceKey> = pieces.map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Takes the identities of a bucket into memory again. `contents`: those of
+    /// [`PartitionTask::pieces_of`], in that order.
     ///
     /// # Errors
-    /// [`SnapshotError`] when something is damaged, missing, left over or made by a newer release.
+    /// [`SnapshotError`] when something is damaged or missing; then the bucket stays as it was.
+    pub fn load(&mut self, bucket: BucketKey, contents: &[Bytes]) -> Result<(), SnapshotError> {
+        let Ok(at) = self.buckets.position(bucket.0) else {
+            return Ok(());
+        };
+        if self.buckets.at(at).resident {
+            return Ok(());
+        }
+        let config = &self.config;
+        self.buckets.change(at, |bucket| {
+            let loaded = load_ids(config, bucket, contents);
+            if loaded.is_err() {
+                bucket.make_absent();
+            }
+            loaded
+        })
+    }
+
+    /// A task as it was when `header` was drained. `heads` are the pieces that
+    /// [`crate::core::snapshot_heads`] names, in any order; the others must be in the state store. A
+    /// header made under another configuration is accepted: see [`crate::core::snapshot_fingerprint`].
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when something is damaged, missing, left over or made by another release.
     pub fn restore(
         config: Arc<CoreConfig>,
         header: &[u8],
-        buckets: impl IntoIterator<Item = (BucketKey, Bytes)>,
+        heads: impl IntoIterator<Item = (PieceKey, Bytes)>,
     ) -> Result<Self, SnapshotError> {
-        let (ledger, buckets) = snapshot::decode(&config, header, buckets)?;
+        let (ledger, buckets) = snapshot::decode(&config, header, heads)?;
         Ok(Self::from_parts(config, ledger, buckets))
     }
 
@@ -223,6 +327,12 @@ impl PartitionTask {
             link: record_link(record),
             event: read_event(record, partition, &self.config, &mut self.scratch),
         }
+    }
+
+    #[inline]
+    fn needed_by(&self, prepared: &Prepared) -> Option<i64> {
+        let event = prepared.event.as_ref().ok()?;
+        self.buckets.needed_by(event)
     }
 
     /// Loads the identity slots of a whole batch: independent loads, so their misses overlap.
@@ -364,9 +474,8 @@ impl PartitionTask {
         let config = Arc::clone(&self.config);
         let retired = |bucket: &Bucket| config.is_retired(bucket.end(), horizon.0);
         while let Some(bucket) = self.buckets.pop_first_if(retired) {
-            if bucket.stored.is_some() {
-                self.dropped.push(BucketKey(bucket.start));
-            }
+            self.dropped
+                .extend(bucket.stored.pieces().map(|(key, _)| key));
         }
         self.compute_deadlines();
     }

@@ -1,6 +1,8 @@
-//! Windows in memory: one bucket a window start, one window a ticker in it.
+//! Windows in memory: one bucket a window start, one window a ticker in it. What a window has summed up
+//! is always in memory; the identities of a bucket's events may be in the state store alone.
 
 use crate::core::id_set::IdSet;
+use crate::core::pieces::StoredBucket;
 use crate::core::rules::TickerIndex;
 use crate::core::{MAX_EVENTS_PER_WINDOW, WINDOW_MS};
 
@@ -103,7 +105,36 @@ pub(super) struct Window {
     pub aggregate: Aggregate,
     /// Revision of the newest emitted result; 0 also when none was emitted yet.
     pub revision: u64,
+    /// Identities seen; empty while the bucket's are not in memory.
     pub ids: IdSet,
+    /// Those of them that no stored piece holds yet, in the order of the log.
+    pub fresh: Vec<u128>,
+    /// How many the stored pieces hold.
+    pub stored_ids: u64,
+}
+
+/// Memory of one entry of [`Window::fresh`].
+const FRESH_BYTES: usize = size_of::<u128>();
+
+impl Window {
+    /// Identities seen, wherever they are.
+    pub(super) fn id_count(&self) -> u64 {
+        self.stored_ids + self.fresh.len() as u64
+    }
+
+    /// Memory of the identities.
+    fn id_bytes(&self) -> usize {
+        self.ids.bytes() + self.fresh.len() * FRESH_BYTES
+    }
+
+    /// Notes an identity; false if it was there.
+    fn insert(&mut self, identity: u128) -> bool {
+        let is_new = self.ids.insert(identity);
+        if is_new {
+            self.fresh.push(identity);
+        }
+        is_new
+    }
 }
 
 /// What adding an event did.
@@ -128,10 +159,14 @@ pub(super) struct Bucket {
     windows: Vec<Window>,
     /// Slot in `windows` by ticker index.
     slots: Vec<u32>,
-    /// Changed since it was last written to the state.
+    /// Changed since its head was last written to the state.
     pub dirty: bool,
-    /// Checksum of its bytes in the state; `None` until first written.
-    pub stored: Option<u64>,
+    /// What of it the state store holds.
+    pub stored: StoredBucket,
+    /// All its identities are in memory.
+    pub resident: bool,
+    /// Memory of its identities.
+    id_bytes: usize,
 }
 
 impl Bucket {
@@ -141,7 +176,9 @@ impl Bucket {
             windows: Vec::new(),
             slots: vec![NO_WINDOW; ticker_count],
             dirty: true,
-            stored: None,
+            stored: StoredBucket::default(),
+            resident: true,
+            id_bytes: 0,
         }
     }
 
@@ -155,7 +192,7 @@ impl Bucket {
 
     fn ids_of(&self, ticker: TickerIndex) -> usize {
         let window = self.windows.get(self.slots[usize::from(ticker)] as usize);
-        window.map_or(0, |window| window.ids.len())
+        window.map_or(0, |window| window.id_count() as usize)
     }
 
     /// Counts an event in, unless its identity is there already.
@@ -166,8 +203,12 @@ impl Bucket {
             return Added::First(self.open_window(event, ids_expected));
         }
         let window = &mut self.windows[slot as usize];
-        if event.deduplicate && !window.ids.insert(event.identity) {
-            return Added::Duplicate;
+        if event.deduplicate {
+            let before = window.ids.bytes();
+            if !window.insert(event.identity) {
+                return Added::Duplicate;
+            }
+            self.id_bytes += FRESH_BYTES + window.ids.bytes() - before;
         }
         window.aggregate.add(event);
         self.dirty = true;
@@ -175,18 +216,20 @@ impl Bucket {
     }
 
     fn open_window(&mut self, event: &Event, ids_expected: usize) -> usize {
-        let mut ids = IdSet::with_capacity(ids_expected);
-        if event.deduplicate {
-            ids.insert(event.identity);
-        }
-        let aggregate = Aggregate::first(event);
-        self.push(Window {
+        let mut window = Window {
             ticker: event.ticker,
-            aggregate,
+            aggregate: Aggregate::first(event),
             revision: 0,
-            ids,
-        })
-        .expect("the ticker has no window yet")
+            ids: IdSet::default(),
+            fresh: Vec::new(),
+            stored_ids: 0,
+        };
+        if event.deduplicate {
+            window.ids = IdSet::with_capacity(ids_expected);
+            window.insert(event.identity);
+        }
+        self.id_bytes += window.id_bytes();
+        self.push(window).expect("the ticker has no window yet")
     }
 
     /// Puts a whole window in; `None` if its ticker has one.
@@ -233,12 +276,46 @@ impl Bucket {
         occupied.map(|&slot| &self.windows[slot as usize])
     }
 
+    pub(super) fn windows_mut(&mut self) -> impl Iterator<Item = &mut Window> {
+        self.windows.iter_mut()
+    }
+
+    /// The window of a ticker, if it has one.
+    pub(super) fn window_of(&mut self, ticker: TickerIndex) -> Option<&mut Window> {
+        let slot = self.slots[usize::from(ticker)];
+        self.windows.get_mut(slot as usize)
+    }
+
     pub(super) fn window_count(&self) -> usize {
         self.windows.len()
     }
 
-    pub(super) fn live_ids(&self) -> usize {
-        self.windows.iter().map(|window| window.ids.len()).sum()
+    /// Identities seen, wherever they are.
+    pub(super) fn live_ids(&self) -> u64 {
+        self.windows.iter().map(Window::id_count).sum()
+    }
+
+    /// Memory of the identities.
+    pub(super) fn id_bytes(&self) -> usize {
+        self.id_bytes
+    }
+
+    /// Forgets the identities, all of which are stored.
+    pub(super) fn make_absent(&mut self) {
+        for window in &mut self.windows {
+            assert!(
+                window.fresh.is_empty(),
+                "only stored identities may be forgotten"
+            );
+            window.ids = IdSet::default();
+        }
+        self.resident = false;
+        self.id_bytes = 0;
+    }
+
+    /// Counts the memory of the identities anew, after they were changed one by one.
+    pub(super) fn count_id_bytes(&mut self) {
+        self.id_bytes = self.windows.iter().map(Window::id_bytes).sum();
     }
 }
 
@@ -247,6 +324,10 @@ impl Bucket {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Buckets {
     buckets: Vec<Bucket>,
+    /// Memory of all identities.
+    id_bytes: usize,
+    /// Buckets whose identities are not in memory.
+    absent: usize,
 }
 
 impl Buckets {
@@ -262,7 +343,38 @@ impl Buckets {
     }
 
     pub(super) fn insert(&mut self, at: usize, bucket: Bucket) {
+        self.id_bytes += bucket.id_bytes();
+        self.absent += usize::from(!bucket.resident);
         self.buckets.insert(at, bucket);
+    }
+
+    /// Memory of all identities.
+    pub(super) fn id_bytes(&self) -> usize {
+        self.id_bytes
+    }
+
+    /// The bucket whose identities have to be in memory before this event can be told from its
+    /// duplicates; `None` if they are.
+    #[inline]
+    pub(super) fn needed_by(&self, event: &Event) -> Option<i64> {
+        if self.absent == 0 || !event.deduplicate {
+            return None;
+        }
+        let start = event.window_start();
+        let at = self.position(start).ok()?;
+        (!self.buckets[at].resident).then_some(start)
+    }
+
+    /// Changes a bucket's identities as a whole.
+    pub(super) fn change<R>(&mut self, at: usize, change: impl FnOnce(&mut Bucket) -> R) -> R {
+        let bucket = &mut self.buckets[at];
+        self.id_bytes -= bucket.id_bytes();
+        self.absent -= usize::from(!bucket.resident);
+        let changed = change(bucket);
+        bucket.count_id_bytes();
+        self.id_bytes += bucket.id_bytes();
+        self.absent += usize::from(!bucket.resident);
+        changed
     }
 
     /// Counts an event into the bucket at `at`. A new window's set is sized for as many identities
@@ -274,7 +386,10 @@ impl Buckets {
             Some(before) if !bucket.holds(event.ticker) => before.ids_of(event.ticker),
             _ => 0,
         };
-        bucket.add(event, ids_expected)
+        let bytes_before = bucket.id_bytes();
+        let added = bucket.add(event, ids_expected);
+        self.id_bytes += bucket.id_bytes() - bytes_before;
+        added
     }
 
     pub(super) fn at(&self, at: usize) -> &Bucket {
@@ -300,7 +415,12 @@ impl Buckets {
     /// Takes the oldest bucket out if `retired` says so.
     pub(super) fn pop_first_if(&mut self, retired: impl Fn(&Bucket) -> bool) -> Option<Bucket> {
         match self.buckets.first() {
-            Some(first) if retired(first) => Some(self.buckets.remove(0)),
+            Some(first) if retired(first) => {
+                let first = self.buckets.remove(0);
+                self.id_bytes -= first.id_bytes();
+                self.absent -= usize::from(!first.resident);
+                Some(first)
+            }
             _ => None,
         }
     }

@@ -1,135 +1,120 @@
-//! Checkpoints in the object store: one manifest a snapshot, and content-addressed files.
-//!
-//! Layout, below `<prefix>/<group>/<topic>/<partition>/`:
-//! - `manifests/<snapshot id>.json`, created conditionally; the id begins with the offset and names
-//!   its owner, so two owners never write the same one;
-//! - `files/<term>-<incarnation>/<name>`: files belong to the owner that uploaded them. An owner refers
-//!   to older owners' files only through the committed snapshot it recovered from, so whatever an
-//!   owner's garbage collection finds unreachable, no later owner can have come to need.
+//! What an owner does to its partition's checkpoints: it uploads, names, retains and collects them.
+//! Where they lie is told by [`crate::checkpoints`].
 
+use crate::checkpoints::{
+    LoadError, MANIFEST_VERSION, Manifest, ManifestFile, Place, REQUESTS_MAX, read_manifest,
+};
 use crate::core::Digest;
-use crate::io::StateFile;
-use crate::units::{Offset, PartitionId};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use crate::io::PieceKey;
+use crate::units::Offset;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Format version of manifests.
-pub const MANIFEST_VERSION: u32 = 1;
-
-/// One file of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestFile {
-    /// Name in the state store.
-    pub name: String,
-    /// Path in the object store.
-    pub path: String,
-}
-
-/// What a snapshot consists of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Format version.
-    pub version: u32,
-    /// Input topic.
-    pub topic: String,
-    /// Partition.
-    pub partition: PartitionId,
-    /// Position: the next offset to process.
-    pub offset: Offset,
-    /// Digest at that position.
-    pub digest: Digest,
-    /// Fingerprint of the configuration it was made under.
-    pub fingerprint: String,
-    /// Owner's term.
-    pub term: u64,
-    /// Owner's incarnation.
-    pub owner: String,
-    /// The task's header, base64.
-    pub header: String,
-    /// Files of the state store.
-    pub files: Vec<ManifestFile>,
-}
-
-impl Manifest {
-    /// The header's bytes.
-    ///
-    /// # Errors
-    /// If it is not base64.
-    pub fn header_bytes(&self) -> Result<Vec<u8>, String> {
-        BASE64
-            .decode(&self.header)
-            .map_err(|error| format!("its header is not base64: {error}"))
-    }
-}
+/// Of the snapshots that are retained for their age alone, one is kept about every so many-th part of
+/// that age.
+const AGES_KEPT: i64 = 64;
 
 /// A snapshot that is safely in the object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     /// Id, as the commit record names it.
-    pub id: String,
+    pub(super) id: String,
     /// Position.
-    pub at: Offset,
-    /// Its files: state-store name → object path.
-    pub files: BTreeMap<String, String>,
+    pub(super) at: Offset,
+    /// When it was made, Unix milliseconds.
+    pub(super) made_unix_ms: i64,
+    /// Its pieces and their object paths.
+    pub(super) files: Arc<BTreeMap<PieceKey, String>>,
 }
 
-/// Why a snapshot could not be loaded.
-#[derive(Debug)]
-pub enum LoadError {
-    /// The object store failed, or an object is missing.
-    Store(object_store::Error),
-    /// The manifest is damaged or of another version.
-    Damaged(String),
+impl Snapshot {
+    /// The snapshot that a manifest describes.
+    ///
+    /// # Errors
+    /// If the manifest names something that is no piece.
+    pub(super) fn of(id: &str, manifest: &Manifest) -> Result<Snapshot, String> {
+        Ok(Snapshot {
+            id: id.to_owned(),
+            at: manifest.offset,
+            made_unix_ms: manifest.made_unix_ms,
+            files: Arc::new(manifest.paths()?),
+        })
+    }
 }
 
-/// Everything that identifies a snapshot to be stored.
+/// How long snapshots are kept that commit records have named.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retention {
+    /// The newest so many are kept, however old they are,
+    pub(super) count: usize,
+    /// and older ones until this age (0: not at all), thinned out to [`AGES_KEPT`].
+    pub(super) age_ms: i64,
+}
+
+impl Retention {
+    /// Drops from `named`, oldest first, what need not be kept.
+    pub(super) fn thin(&self, named: &mut VecDeque<Snapshot>, now_unix_ms: i64) {
+        let newest = named.len().saturating_sub(self.count);
+        let mut last_kept: Option<i64> = None;
+        let mut index = 0;
+        named.retain(|snapshot| {
+            let is_newest = index >= newest;
+            index += 1;
+            let made = snapshot.made_unix_ms;
+            let is_young = now_unix_ms.saturating_sub(made) < self.age_ms;
+            let is_apart =
+                last_kept.is_none_or(|last| made.saturating_sub(last) >= self.age_ms / AGES_KEPT);
+            let keep = is_newest || (is_young && is_apart);
+            if keep {
+                last_kept = Some(made);
+            }
+            keep
+        });
+    }
+}
+
+/// What makes a snapshot beside its pieces.
 #[derive(Debug, Clone)]
-pub struct SnapshotContent {
+pub(super) struct SnapshotContent {
     /// Position.
-    pub at: Offset,
+    pub(super) at: Offset,
     /// Digest at that position.
-    pub digest: Digest,
+    pub(super) digest: Digest,
+    /// When it was made, Unix milliseconds.
+    pub(super) made_unix_ms: i64,
     /// The task's header.
-    pub header: Bytes,
-    /// Files of the state store.
-    pub files: Vec<StateFile>,
+    pub(super) header: Bytes,
+    /// Its pieces, with sizes.
+    pub(super) pieces: Vec<(PieceKey, u64)>,
+    /// See [`Manifest::retained`].
+    pub(super) retained: Vec<String>,
 }
 
 /// Access to the checkpoints of one partition, for one owner.
 #[derive(Debug, Clone)]
-pub struct Checkpoints {
-    objects: Arc<dyn ObjectStore>,
-    folder: String,
-    topic: String,
-    partition: PartitionId,
+pub(super) struct Checkpoints {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) place: Place,
     fingerprint: String,
     term: u64,
     owner: String,
 }
 
 impl Checkpoints {
-    /// `prefix`: configured prefix with the group; `owner`: this process's incarnation.
-    #[must_use]
-    pub fn new(
+    /// `owner`: this process's incarnation.
+    pub(super) fn new(
         objects: Arc<dyn ObjectStore>,
-        prefix: &str,
-        topic: &str,
-        partition: PartitionId,
+        place: Place,
         fingerprint: String,
         owner: &str,
     ) -> Checkpoints {
         Checkpoints {
             objects,
-            folder: format!("{prefix}/{topic}/{partition}"),
-            topic: topic.to_owned(),
-            partition,
+            place,
             fingerprint,
             term: 0,
             owner: owner.to_owned(),
@@ -137,20 +122,16 @@ impl Checkpoints {
     }
 
     /// Sets this owner's term, known once the commit record has been read.
-    pub fn begin_term(&mut self, term: u64) {
+    pub(super) fn begin_term(&mut self, term: u64) {
         self.term = term;
-    }
-
-    fn manifest_path(&self, id: &str) -> Path {
-        Path::from(format!("{}/manifests/{id}.json", self.folder))
     }
 
     /// Path of any manifest of the partition (the newest by name), if there is one.
     ///
     /// # Errors
     /// The object store's.
-    pub async fn newest_manifest(&self) -> object_store::Result<Option<String>> {
-        let prefix = Path::from(format!("{}/manifests", self.folder));
+    pub(super) async fn newest_manifest(&self) -> object_store::Result<Option<String>> {
+        let prefix = self.place.manifests();
         let listed: Vec<ObjectMeta> = self.objects.list(Some(&prefix)).try_collect().await?;
         Ok(listed
             .into_iter()
@@ -158,121 +139,118 @@ impl Checkpoints {
             .max())
     }
 
-    /// Loads a snapshot: its manifest and files.
+    /// Uploads pieces; returns their paths.
     ///
     /// # Errors
-    /// See [`LoadError`].
-    pub async fn load(&self, id: &str) -> Result<(Manifest, Vec<StateFile>), LoadError> {
-        let bytes = self.read(&self.manifest_path(id)).await?;
-        let manifest = parse_manifest(&bytes).map_err(LoadError::Damaged)?;
-        let mut files = Vec::with_capacity(manifest.files.len());
-        for file in &manifest.files {
-            let content = self.read(&Path::from(file.path.as_str())).await?;
-            let name = file.name.clone();
-            files.push(StateFile { name, content });
-        }
-        Ok((manifest, files))
+    /// The object store's; any of them may have been stored.
+    pub(super) async fn upload(
+        &self,
+        pieces: Vec<(PieceKey, Bytes)>,
+    ) -> object_store::Result<Vec<(PieceKey, String)>> {
+        let uploads = futures_util::stream::iter(pieces).map(|(key, content)| async move {
+            // Same owner, same name: same content. Overwriting one's own file changes nothing.
+            let path = self.place.file(self.term, &self.owner, key);
+            let payload = PutPayload::from(content);
+            self.objects
+                .put(&Path::from(path.as_str()), payload)
+                .await?;
+            Ok((key, path))
+        });
+        uploads.buffered(REQUESTS_MAX).try_collect().await
     }
 
-    async fn read(&self, path: &Path) -> Result<Bytes, LoadError> {
-        let got = self.objects.get(path).await.map_err(LoadError::Store)?;
-        got.bytes().await.map_err(LoadError::Store)
-    }
-
-    /// Stores a snapshot, the `number`-th of this process: first its new files, then its manifest. Files that `previous` has are not
-    /// uploaded again. Returns the snapshot, and how many files and bytes were uploaded.
+    /// Stores the manifest of a snapshot all of whose pieces are stored: the `number`-th of this process.
     ///
     /// # Errors
-    /// The object store's; then the snapshot does not count, whatever of it was stored.
-    pub async fn store(
+    /// The object store's; then the snapshot does not count, whether its manifest was stored or not.
+    pub(super) async fn publish(
         &self,
         content: SnapshotContent,
         number: u64,
-        previous: Option<&Snapshot>,
-    ) -> object_store::Result<(Snapshot, usize, usize)> {
+        paths: BTreeMap<PieceKey, String>,
+    ) -> object_store::Result<Snapshot> {
         let id = format!(
             "{:020}-{}-{}-{}",
             content.at.0, self.term, self.owner, number
         );
-        let mut paths = BTreeMap::new();
-        let (mut uploaded, mut uploaded_bytes) = (0, 0);
-        for file in content.files {
-            let known = previous.and_then(|snapshot| snapshot.files.get(&file.name));
-            let path = match known {
-                Some(path) => path.clone(),
-                None => {
-                    uploaded += 1;
-                    uploaded_bytes += file.content.len();
-                    self.upload(&file).await?
-                }
-            };
-            paths.insert(file.name, path);
-        }
+        let file = |(key, bytes): &(PieceKey, u64)| ManifestFile {
+            name: key.to_string(),
+            path: paths[key].clone(),
+            bytes: *bytes,
+        };
         let manifest = Manifest {
             version: MANIFEST_VERSION,
-            topic: self.topic.clone(),
-            partition: self.partition,
+            topic: self.place.topic.clone(),
+            partition: self.place.partition,
             offset: content.at,
             digest: content.digest,
             fingerprint: self.fingerprint.clone(),
             term: self.term,
             owner: self.owner.clone(),
-            header: BASE64.encode(&content.header),
-            files: paths
-                .iter()
-                .map(|(name, path)| ManifestFile {
-                    name: name.clone(),
-                    path: path.clone(),
-                })
-                .collect(),
+            made_unix_ms: content.made_unix_ms,
+            retained: content.retained,
+            header: Manifest::encode_header(&content.header),
+            files: content.pieces.iter().map(file).collect(),
         };
         let text = serde_json::to_vec(&manifest).expect("plain fields serialise");
         let options = PutOptions::from(PutMode::Create);
         self.objects
-            .put_opts(&self.manifest_path(&id), PutPayload::from(text), options)
+            .put_opts(&self.place.manifest(&id), PutPayload::from(text), options)
             .await?;
-        let snapshot = Snapshot {
+        Ok(Snapshot {
             id,
             at: content.at,
-            files: paths,
-        };
-        Ok((snapshot, uploaded, uploaded_bytes))
+            made_unix_ms: content.made_unix_ms,
+            files: Arc::new(paths),
+        })
     }
 
-    async fn upload(&self, file: &StateFile) -> object_store::Result<String> {
-        let path = format!(
-            "{}/files/{}-{}/{}",
-            self.folder, self.term, self.owner, file.name
-        );
-        // Same owner, same name: same content. Overwriting one's own file changes nothing.
-        let payload = PutPayload::from(file.content.clone());
-        self.objects
-            .put(&Path::from(path.as_str()), payload)
-            .await?;
-        Ok(path)
+    /// Finds out what snapshots with these ids consist of. Those that are gone or damaged are left out:
+    /// nothing can be restored from them.
+    ///
+    /// # Errors
+    /// The object store's.
+    pub(super) async fn find(&self, ids: Vec<String>) -> object_store::Result<Vec<Snapshot>> {
+        let mut reading = futures_util::stream::iter(ids)
+            .map(|id| async move {
+                let manifest = read_manifest(self.objects.as_ref(), &self.place, &id).await;
+                (id, manifest)
+            })
+            .buffered(REQUESTS_MAX);
+        let mut found = Vec::new();
+        while let Some((id, manifest)) = reading.next().await {
+            match manifest {
+                Ok(manifest) => found.extend(Snapshot::of(&id, &manifest).ok()),
+                Err(LoadError::Store(error)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(found)
     }
 
-    /// Deletes what neither `kept` reaches nor is younger than `grace_ms`, measured back from the moment
-    /// when the store took the manifest of `newest_named`: then this owner certainly was the owner, and a
-    /// later owner's objects are younger, whatever this machine's clock says and however long the process
-    /// stood still. Returns how many objects went.
+    /// Deletes what neither `kept` nor `uploaded` reaches nor is younger than `grace_ms`, measured back
+    /// from the moment when the store took the manifest of `newest_named`: then this owner certainly was
+    /// the owner, and a later owner's objects are younger, whatever this machine's clock says and however
+    /// long the process stood still. Manifests go first, so that none is left without its pieces. Returns
+    /// how many objects went.
     ///
     /// # Errors
     /// The object store's; the rest is collected next time.
-    pub async fn collect(
+    pub(super) async fn collect(
         &self,
         kept: &[Snapshot],
+        uploaded: impl IntoIterator<Item = &String>,
         newest_named: &Snapshot,
         grace_ms: i64,
     ) -> object_store::Result<usize> {
-        let mut reachable: BTreeSet<String> = BTreeSet::new();
+        let mut reachable: BTreeSet<String> = uploaded.into_iter().cloned().collect();
         for snapshot in kept {
-            reachable.insert(self.manifest_path(&snapshot.id).to_string());
+            reachable.insert(self.place.manifest(&snapshot.id).to_string());
             reachable.extend(snapshot.files.values().cloned());
         }
-        let folder = Path::from(self.folder.as_str());
+        let folder = Path::from(self.place.folder());
         let listed: Vec<ObjectMeta> = self.objects.list(Some(&folder)).try_collect().await?;
-        let newest = self.manifest_path(&newest_named.id);
+        let newest = self.place.manifest(&newest_named.id);
         let Some(owned_at) = listed.iter().find(|meta| meta.location == newest) else {
             return Ok(0);
         };
@@ -280,53 +258,72 @@ impl Checkpoints {
             .last_modified
             .timestamp_millis()
             .saturating_sub(grace_ms);
-        let doomed: Vec<object_store::Result<Path>> = listed
+        let manifests = self.place.manifests();
+        let (first, second): (Vec<Path>, Vec<Path>) = listed
             .into_iter()
             .filter(|meta| meta.last_modified.timestamp_millis() < before_unix_ms)
             .filter(|meta| !reachable.contains(meta.location.as_ref()))
-            .map(|meta| Ok(meta.location))
-            .collect();
-        let count = doomed.len();
-        let stream = futures_util::stream::iter(doomed).boxed();
-        self.objects
-            .delete_stream(stream)
-            .try_for_each(|_| async { Ok(()) })
-            .await?;
+            .map(|meta| meta.location)
+            .partition(|path| path.prefix_matches(&manifests));
+        let count = first.len() + second.len();
+        for doomed in [first, second] {
+            let stream = futures_util::stream::iter(doomed.into_iter().map(Ok)).boxed();
+            self.objects
+                .delete_stream(stream)
+                .try_for_each(|_| async { Ok(()) })
+                .await?;
+        }
         Ok(count)
     }
-}
-
-/// Reads a manifest.
-fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let Versioned { version } = serde_json::from_slice(bytes)
-        .map_err(|error| format!("its manifest is not readable: {error}"))?;
-    if version != MANIFEST_VERSION {
-        return Err(format!(
-            "its manifest has format version {version}, this program reads version \
-             {MANIFEST_VERSION}: run the version that wrote it, or a newer one"
-        ));
-    }
-    serde_json::from_slice(bytes).map_err(|error| format!("its manifest is not readable: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_manifest_of_the_next_version_is_refused_clearly() {
-        let error = parse_manifest(br#"{"version":2,"shape":"unknown"}"#).unwrap_err();
-        assert!(error.contains("format version 2"), "{error}");
-        assert!(error.contains("reads version 1"), "{error}");
+    fn retained(retention: Retention, made: &[i64], now: i64) -> Vec<i64> {
+        let snapshot = |&made_unix_ms: &i64| Snapshot {
+            id: made_unix_ms.to_string(),
+            at: Offset(0),
+            made_unix_ms,
+            files: Arc::default(),
+        };
+        let mut named: VecDeque<Snapshot> = made.iter().map(snapshot).collect();
+        retention.thin(&mut named, now);
+        named.iter().map(|snapshot| snapshot.made_unix_ms).collect()
     }
 
     #[test]
-    fn a_torn_manifest_is_an_error_not_a_panic() {
-        assert!(parse_manifest(br#"{"version":1,"to"#).is_err());
-        assert!(parse_manifest(b"").is_err());
+    fn the_newest_are_kept_however_old_they_are() {
+        let retention = Retention {
+            count: 2,
+            age_ms: 0,
+        };
+        assert_eq!(retained(retention, &[1, 2, 3], 1_000_000), [2, 3]);
+        assert_eq!(retained(retention, &[3], 1_000_000), [3]);
+        assert_eq!(retained(retention, &[], 1_000_000), [] as [i64; 0]);
+    }
+
+    #[test]
+    fn older_ones_are_kept_until_their_age_one_in_a_while() {
+        let retention = Retention {
+            count: 2,
+            age_ms: 6_400,
+        };
+        let made: Vec<i64> = (0..1_000).map(|nth| nth * 10).collect();
+        let kept = retained(retention, &made, 10_000);
+        assert_eq!(kept[0], 3_610, "the first one that is young enough");
+        assert_eq!(kept[1], 3_710);
+        assert_eq!(kept[kept.len() - 2..], [9_980, 9_990]);
+        assert!(kept.len() <= 64 + 2, "{}", kept.len());
+        // What is kept stays kept while time goes on, until it is too old.
+        let mut named = kept.clone();
+        named.push(10_000);
+        let later = retained(retention, &named, 10_010);
+        assert!(
+            kept[1..kept.len() - 2]
+                .iter()
+                .all(|made| later.contains(made))
+        );
     }
 }

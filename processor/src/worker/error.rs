@@ -78,6 +78,10 @@ impl WorkerError {
     }
 }
 
+const NO_OLDER: &str = "no older checkpoint can take its place (none is left, or it was made under \
+                        another configuration, or before the watermark was last advanced by the \
+                        clock, or before the log now begins)";
+
 const ACCEPT: &str = "to start it anew, with empty state and outputs numbered from 0, put the \
                       partition into recovery.accept_reset_partitions";
 
@@ -151,16 +155,16 @@ pub enum Refusal {
         /// Committed digest.
         committed: String,
     },
-    /// A checkpoint is damaged.
-    #[error("checkpoint {snapshot}: {cause}; {ACCEPT}")]
+    /// The state of a checkpoint is damaged.
+    #[error("checkpoint {snapshot}: {cause}; {NO_OLDER}; {ACCEPT}")]
     Snapshot {
         /// Snapshot id.
         snapshot: String,
         /// What is wrong.
         cause: SnapshotError,
     },
-    /// A manifest is damaged or of another version.
-    #[error("checkpoint {snapshot}: {cause}; {ACCEPT}")]
+    /// A manifest is damaged or of another version, or an object is missing or damaged.
+    #[error("checkpoint {snapshot}: {cause}; {NO_OLDER}; {ACCEPT}")]
     Manifest {
         /// Snapshot id.
         snapshot: String,

@@ -14,13 +14,14 @@ mod checkpoint;
 mod commit_record;
 mod current;
 mod error;
+mod memory;
 mod observer;
 mod partition;
 mod recovery;
+mod restore;
 mod rounds;
 mod transaction;
 
-pub use checkpoint::{MANIFEST_VERSION, Manifest, ManifestFile};
 pub use commit_record::{CommitRecord, CommitRecordError, METADATA_BYTES_MAX, VERSION};
 pub use error::{Refusal, WorkerError};
 pub use observer::{Observer, Rebalance, WorkerEvent};
@@ -33,6 +34,7 @@ use crate::io::{
 };
 use crate::units::{Offset, PartitionId};
 use futures_util::future::{Either, select};
+use memory::{Local, limit_of};
 use object_store::ObjectStore;
 use partition::{OwnedPartition, Phase};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -233,13 +235,19 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         partition: PartitionId,
         records: &[ConsumedRecord],
     ) -> Result<(), WorkerError> {
+        let memory_limit_bytes = self.config.state.memory_limit_bytes;
+        let mut local = Local {
+            state: &mut self.state,
+            limit_bytes: limit_of(partition, &self.owned, memory_limit_bytes),
+        };
         let Some(owned) = self.owned.get_mut(&partition) else {
             return Ok(()); // given up, and the client does not know yet
         };
         owned.at_end = false;
         owned.last_record_at = self.clock.monotonic();
-        let recovered = owned.process(records);
+        let recovered = owned.process(records, &mut local);
         self.end_replay(partition, recovered)?;
+        self.spill()?;
         self.hold_back(partition);
         Ok(())
     }

@@ -126,6 +126,23 @@ pub enum WorkerEvent<'a> {
         /// New watermark.
         watermark: Watermark,
     },
+    /// The committed snapshot of a partition cannot be used: an older one is restored in its place, and
+    /// the replay from there has to reproduce the committed digest.
+    FellBack {
+        /// Partition.
+        partition: PartitionId,
+        /// Id of the older snapshot.
+        to: &'a str,
+        /// What is wrong with the committed one.
+        cause: &'a str,
+    },
+    /// Identities of old windows were moved out of memory, into the local state.
+    Spilled {
+        /// Partition.
+        partition: PartitionId,
+        /// Memory that this freed, bytes.
+        bytes: usize,
+    },
     /// The restore of a partition has to wait: the object store or a broker does not answer, or the
     /// group is being rebalanced. Other partitions go on.
     Postponed {

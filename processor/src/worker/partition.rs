@@ -1,12 +1,13 @@
 //! A partition that this worker owns.
 
-use super::checkpoint::{Checkpoints, Snapshot};
+use super::checkpoint::{Checkpoints, Retention, Snapshot};
 use super::commit_record::{CommitRecord, Ownership};
 use super::error::{Refusal, WorkerError};
-use crate::core::{Digest, InputRecord, OutputRecord, PartitionTask};
-use crate::io::{CommittedOffset, ConsumedRecord};
+use super::memory::{Local, feed};
+use crate::core::{Digest, OutputRecord, PartitionTask};
+use crate::io::{CommittedOffset, ConsumedRecord, PieceKey, StateStore};
 use crate::units::{Offset, PartitionId, Watermark};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// What the group's coordinator holds for the partition, as far as this worker knows.
@@ -45,9 +46,16 @@ pub(super) struct OwnedPartition {
     pub(super) snapshot: Option<Snapshot>,
     /// Where replay begins when there is no snapshot.
     pub(super) first_offset: Offset,
-    /// Snapshots that commit records of this owner have named, oldest first; the last is the one
-    /// that the coordinator holds.
+    /// Pieces that were uploaded for a snapshot that is not complete yet, and their object paths.
+    pub(super) uploaded: BTreeMap<PieceKey, String>,
+    /// Snapshots that commit records have named and that are retained, oldest first; the last is the
+    /// one that the coordinator holds.
     pub(super) named: VecDeque<Snapshot>,
+    /// Ids of still older ones, of former owners, oldest first: what they consist of was not asked yet.
+    pub(super) inherited: Vec<String>,
+    /// The committed snapshot could not be used, and why; an older one was restored in its place, which
+    /// the replay has to justify.
+    pub(super) instead_of: Option<Refusal>,
     /// Nothing of this partition may be committed before a new snapshot: its state holds something
     /// that a replay cannot reproduce (a forced advance, a changed configuration).
     pub(super) needs_snapshot: bool,
@@ -61,22 +69,31 @@ pub(super) struct OwnedPartition {
 
 impl OwnedPartition {
     /// Processes records of one poll. Returns true if a replay ended with them.
-    pub(super) fn process(&mut self, records: &[ConsumedRecord]) -> Result<bool, WorkerError> {
+    pub(super) fn process<S: StateStore>(
+        &mut self,
+        records: &[ConsumedRecord],
+        local: &mut Local<'_, S>,
+    ) -> Result<bool, WorkerError> {
         self.check_order(records)?;
         let Phase::Replaying { until, .. } = self.phase else {
-            self.process_live(records);
+            self.process_live(records, local)?;
             return Ok(false);
         };
         let split = records.partition_point(|record| record.offset < until);
         let (replayed, rest) = records.split_at(split);
         let mut suppressed = Vec::new();
-        self.task
-            .process(replayed.iter().map(InputRecord::from), &mut suppressed);
+        feed(
+            self.partition,
+            &mut self.task,
+            replayed,
+            &mut suppressed,
+            local,
+        )?;
         if rest.is_empty() {
             return Ok(false);
         }
         self.end_replay()?;
-        self.process_live(rest);
+        self.process_live(rest, local)?;
         Ok(true)
     }
 
@@ -95,11 +112,21 @@ impl OwnedPartition {
         Ok(())
     }
 
-    fn process_live(&mut self, records: &[ConsumedRecord]) {
+    fn process_live<S: StateStore>(
+        &mut self,
+        records: &[ConsumedRecord],
+        local: &mut Local<'_, S>,
+    ) -> Result<(), WorkerError> {
         let before = self.pending.len();
-        self.task
-            .process(records.iter().map(InputRecord::from), &mut self.pending);
+        let fed = feed(
+            self.partition,
+            &mut self.task,
+            records,
+            &mut self.pending,
+            local,
+        );
         self.count_bytes(before);
+        fed
     }
 
     /// Advances the watermark by the clock. False: nothing moved.
@@ -124,8 +151,8 @@ impl OwnedPartition {
         self.pending_bytes = 0;
     }
 
-    /// The commit that was acknowledged has named the newest snapshot. Keeps `retain_count`.
-    pub(super) fn name_snapshot(&mut self, retain_count: usize) {
+    /// The commit that was acknowledged has named the newest snapshot.
+    pub(super) fn name_snapshot(&mut self, retention: Retention, now_unix_ms: i64) {
         let Some(snapshot) = &self.snapshot else {
             return;
         };
@@ -136,9 +163,13 @@ impl OwnedPartition {
         {
             self.named.push_back(snapshot.clone());
         }
-        while self.named.len() > retain_count {
-            self.named.pop_front();
-        }
+        retention.thin(&mut self.named, now_unix_ms);
+    }
+
+    /// Ids of the snapshots that are retained, oldest first.
+    pub(super) fn retained(&self) -> Vec<String> {
+        let named = self.named.iter().map(|snapshot| snapshot.id.clone());
+        self.inherited.iter().cloned().chain(named).collect()
     }
 
     /// The position is at the end of what is stable. Returns true if that ends a replay.
@@ -173,16 +204,17 @@ impl OwnedPartition {
         if until > self.task.position() {
             self.task.advance_position(until);
         }
+        let partition = self.partition;
         if self.task.digest() != digest {
-            return Err(WorkerError::Refused {
-                partition: self.partition,
-                reason: Refusal::Digest {
-                    at: until,
-                    computed: self.task.digest().to_string(),
-                    committed: digest.to_string(),
-                },
-            });
+            let differs = Refusal::Digest {
+                at: until,
+                computed: self.task.digest().to_string(),
+                committed: digest.to_string(),
+            };
+            let reason = self.instead_of.take().unwrap_or(differs);
+            return Err(WorkerError::Refused { partition, reason });
         }
+        self.instead_of = None;
         self.phase = Phase::Live;
         Ok(())
     }

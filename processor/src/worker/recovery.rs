@@ -1,18 +1,18 @@
 //! Taking a partition over: from its commit record and the snapshot that it names, or anew.
 
-use super::checkpoint::{Checkpoints, LoadError, Manifest, Snapshot};
+use super::checkpoint::Checkpoints;
 use super::commit_record::{CommitRecord, Ownership};
 use super::error::{Refusal, WorkerError};
 use super::observer::WorkerEvent;
 use super::partition::{Acknowledged, OwnedPartition, Phase};
 use super::{Observer, Worker};
-use crate::core::{PartitionTask, SnapshotError};
+use crate::checkpoints::Place;
+use crate::core::PartitionTask;
 use crate::io::{
-    Clock, CommittedOffset, Consumer, ErrorClass, Kafka, OffsetBounds, Polled, StateFile,
-    StateStore,
+    Clock, CommittedOffset, Consumer, ErrorClass, Kafka, OffsetBounds, Polled, StateStore,
 };
 use crate::units::{Offset, PartitionId};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// Restores one partition whose time has come; one a round, so that the others go on between. What
@@ -222,17 +222,21 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         checkpoints.begin_term(term);
         let refused = |reason| WorkerError::Refused { partition, reason };
         let now = self.core.fingerprint().to_string();
-        let (task, snapshot, fingerprint) = if record.snapshot.is_empty() {
+        let (task, restored) = if record.snapshot.is_empty() {
             let start = record.snapshot_at.max(earliest);
-            let task = PartitionTask::new(partition, start, self.core.clone());
             self.state.drop_partition(partition)?;
-            (task, None, record.fingerprint.to_string())
+            let task = PartitionTask::new(partition, start, self.core.clone());
+            (task, None)
         } else {
-            let Some((manifest, files)) = self.load(partition, &checkpoints, &record).await? else {
+            let restoring = self.restore(&checkpoints, &found, &record, earliest);
+            let Some((task, restored)) = restoring.await? else {
                 return Ok(None);
             };
-            let (task, snapshot) = self.restore(partition, &record, &manifest, files)?;
-            (task, Some(snapshot), manifest.fingerprint)
+            (task, Some(restored))
+        };
+        let fingerprint = match &restored {
+            Some(restored) => restored.fingerprint.clone(),
+            None => record.fingerprint.to_string(),
         };
         if fingerprint != now && task.position() < committed {
             return Err(refused(Refusal::Fingerprint {
@@ -255,8 +259,12 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             digest,
         };
         owned.needs_snapshot = fingerprint != now;
-        owned.named = snapshot.iter().cloned().collect();
-        owned.snapshot = snapshot;
+        if let Some(restored) = restored {
+            owned.named.push_back(restored.snapshot.clone());
+            owned.snapshot = Some(restored.snapshot);
+            owned.inherited = restored.inherited;
+            owned.instead_of = restored.instead_of;
+        }
         owned.found = Some(found);
         owned.acknowledged = Some(Acknowledged {
             offset: committed,
@@ -270,52 +278,6 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             });
         }
         Ok(Some(owned))
-    }
-
-    fn restore(
-        &mut self,
-        partition: PartitionId,
-        record: &CommitRecord,
-        manifest: &Manifest,
-        files: Vec<StateFile>,
-    ) -> Result<(PartitionTask, Snapshot), WorkerError> {
-        let id = record.snapshot.clone();
-        let damaged = |cause: String| WorkerError::Refused {
-            partition,
-            reason: Refusal::Manifest {
-                snapshot: id.clone(),
-                cause,
-            },
-        };
-        self.state.restore(partition, files)?;
-        let header = manifest.header_bytes().map_err(&damaged)?;
-        let buckets = self.state.read(partition)?;
-        let task = PartitionTask::restore(self.core.clone(), &header, buckets).map_err(
-            |cause: SnapshotError| WorkerError::Refused {
-                partition,
-                reason: Refusal::Snapshot {
-                    snapshot: id.clone(),
-                    cause,
-                },
-            },
-        )?;
-        if task.position() != record.snapshot_at {
-            return Err(damaged(format!(
-                "it stands at offset {}, the commit record says {}",
-                task.position(),
-                record.snapshot_at
-            )));
-        }
-        let snapshot = Snapshot {
-            id,
-            at: task.position(),
-            files: manifest
-                .files
-                .iter()
-                .map(|file| (file.name.clone(), file.path.clone()))
-                .collect(),
-        };
-        Ok((task, snapshot))
     }
 
     fn own(
@@ -345,7 +307,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             checkpoints,
             snapshot: None,
             first_offset,
+            uploaded: BTreeMap::new(),
             named: VecDeque::new(),
+            inherited: Vec::new(),
+            instead_of: None,
             needs_snapshot: false,
             at_end: false,
             last_record_at: self.clock.monotonic(),
@@ -356,36 +321,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     fn checkpoints(&self, partition: PartitionId) -> Checkpoints {
         Checkpoints::new(
             self.objects.clone(),
-            &format!(
-                "{}/{}",
-                self.config.checkpoint.prefix, self.config.kafka.group_id
-            ),
-            &self.config.kafka.input_topic,
-            partition,
+            Place::of(&self.config, partition),
             self.core.fingerprint().to_string(),
             &self.incarnation,
         )
-    }
-
-    /// The snapshot that a commit record names. `None`: the store cannot be asked now.
-    async fn load(
-        &mut self,
-        partition: PartitionId,
-        checkpoints: &Checkpoints,
-        record: &CommitRecord,
-    ) -> Result<Option<(Manifest, Vec<StateFile>)>, WorkerError> {
-        let loading = checkpoints.load(&record.snapshot);
-        let cause = match self.while_in_group(partition, loading).await? {
-            Some(Ok(loaded)) => return Ok(Some(loaded)),
-            Some(Err(LoadError::Damaged(cause))) => cause,
-            Some(Err(LoadError::Store(object_store::Error::NotFound { path, .. }))) => {
-                format!("its object {path} is missing")
-            }
-            Some(Err(LoadError::Store(_))) | None => return Ok(None),
-        };
-        let snapshot = record.snapshot.clone();
-        let reason = Refusal::Manifest { snapshot, cause };
-        Err(WorkerError::Refused { partition, reason })
     }
 
     /// Bounds of a partition; `None` when its leader cannot be asked now.

@@ -1,12 +1,15 @@
 //! What a worker does between polls: when a commit, a checkpoint or an idle advance is due.
 
-use super::checkpoint::{Snapshot, SnapshotContent};
+use super::checkpoint::{Retention, Snapshot, SnapshotContent};
 use super::error::WorkerError;
+use super::memory::get;
 use super::observer::WorkerEvent;
 use super::partition::{OwnedPartition, Phase};
 use super::{Observer, Worker};
-use crate::io::{Clock, Consumer, Kafka, StateStore};
+use crate::checkpoints::portions;
+use crate::io::{Clock, Consumer, Kafka, PieceKey, StateStore};
 use crate::units::{PartitionId, Watermark};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A checkpoint that failed is tried again after this long.
@@ -16,6 +19,13 @@ const COMMIT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_DOUBLINGS_MAX: u32 = 10;
 /// Checkpoints between two garbage collections.
 const CHECKPOINTS_PER_COLLECTION: u64 = 10;
+
+/// What a snapshot had to upload.
+#[derive(Debug, Clone, Copy, Default)]
+struct Upload {
+    files: usize,
+    bytes: usize,
+}
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     pub(super) async fn housekeeping(&mut self) -> Result<(), WorkerError> {
@@ -106,29 +116,28 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let content = SnapshotContent {
             at: owned.task.position(),
             digest: owned.task.digest(),
+            made_unix_ms: self.clock.unix_ms(),
             header: changes.header,
-            files: self.state.checkpoint(partition)?,
+            pieces: changes.pieces,
+            retained: owned.retained(),
         };
         let at = content.at;
-        let checkpoints = owned.checkpoints.clone();
-        let previous = owned.snapshot.clone();
-        self.snapshots_made += 1;
-        let upload = checkpoints.store(content, self.snapshots_made, previous.as_ref());
-        let Some(stored) = self.while_in_group(partition, upload).await? else {
+        let Some(stored) = self.store(partition, content).await? else {
             return Ok(());
         };
         let Some(owned) = self.owned.get_mut(&partition) else {
             return Ok(());
         };
         match stored {
-            Ok((snapshot, uploaded, uploaded_bytes)) => {
+            Ok((snapshot, upload)) => {
                 owned.snapshot = Some(snapshot);
                 owned.needs_snapshot = false;
+                owned.uploaded.clear();
                 self.observer.observe(&WorkerEvent::Snapshotted {
                     partition,
                     at,
-                    uploaded,
-                    uploaded_bytes,
+                    uploaded: upload.files,
+                    uploaded_bytes: upload.bytes,
                     took: self.clock.monotonic().saturating_sub(began),
                 });
             }
@@ -140,6 +149,50 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Ok(())
     }
 
+    /// Stores a snapshot: first the pieces that the newest one does not have, a few at a time, then its
+    /// manifest. `None`: given up, because the partition is being taken.
+    async fn store(
+        &mut self,
+        partition: PartitionId,
+        content: SnapshotContent,
+    ) -> Result<Option<object_store::Result<(Snapshot, Upload)>>, WorkerError> {
+        let Some(owned) = self.owned.get(&partition) else {
+            return Ok(None);
+        };
+        let checkpoints = owned.checkpoints.clone();
+        let mut paths = owned.uploaded.clone();
+        let newest = owned.snapshot.iter().flat_map(|s| s.files.iter());
+        paths.extend(newest.map(|(key, path)| (*key, path.clone())));
+        let wanted: BTreeSet<PieceKey> = content.pieces.iter().map(|(key, _)| *key).collect();
+        paths.retain(|key, _| wanted.contains(key));
+        let missing = content.pieces.iter().copied();
+        let missing: Vec<_> = missing
+            .filter(|(key, _)| !paths.contains_key(key))
+            .collect();
+        let mut upload = Upload::default();
+        for portion in portions(&missing) {
+            let mut pieces = Vec::with_capacity(portion.len());
+            for &(key, bytes) in portion {
+                pieces.push((key, get(&mut self.state, partition, key)?));
+                upload.bytes += bytes as usize;
+            }
+            upload.files += pieces.len();
+            let uploading = checkpoints.upload(pieces);
+            match self.while_in_group(partition, uploading).await? {
+                Some(Ok(uploaded)) => paths.extend(uploaded.iter().cloned()),
+                Some(Err(error)) => return Ok(Some(Err(error))),
+                None => return Ok(None),
+            }
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.uploaded = paths.clone();
+            }
+        }
+        self.snapshots_made += 1;
+        let publishing = checkpoints.publish(content, self.snapshots_made, paths);
+        let published = self.while_in_group(partition, publishing).await?;
+        Ok(published.map(|published| published.map(|snapshot| (snapshot, upload))))
+    }
+
     /// Deletes what no committed record can reach, of partitions whose newest snapshot is named.
     async fn collect_garbage(&mut self) -> Result<(), WorkerError> {
         if !self
@@ -148,32 +201,73 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         {
             return Ok(());
         }
-        let grace_ms = i64::try_from(self.config.checkpoint.gc_grace_ms).unwrap_or(i64::MAX);
         let partitions: Vec<PartitionId> = self.owned.keys().copied().collect();
         for partition in partitions {
-            let Some(owned) = self.owned.get(&partition) else {
-                continue;
-            };
-            let Some(newest) = owned.named.back().cloned() else {
-                continue;
-            };
-            let kept: Vec<Snapshot> = owned
-                .named
-                .iter()
-                .chain(owned.snapshot.as_ref())
-                .cloned()
-                .collect();
-            let checkpoints = owned.checkpoints.clone();
-            let collection = checkpoints.collect(&kept, &newest, grace_ms);
-            // A failure leaves garbage for the next collection.
-            if let Some(Ok(objects)) = self.while_in_group(partition, collection).await?
-                && objects > 0
-            {
-                self.observer
-                    .observe(&WorkerEvent::Collected { partition, objects });
+            if self.find_inherited(partition).await? {
+                self.collect(partition).await?;
             }
         }
         Ok(())
+    }
+
+    /// Finds out what the retained snapshots of former owners consist of, so that they are kept too.
+    /// False: not now.
+    async fn find_inherited(&mut self, partition: PartitionId) -> Result<bool, WorkerError> {
+        let Some(owned) = self.owned.get(&partition) else {
+            return Ok(false);
+        };
+        if owned.inherited.is_empty() {
+            return Ok(true);
+        }
+        let checkpoints = owned.checkpoints.clone();
+        let finding = checkpoints.find(owned.inherited.clone());
+        let Some(Ok(found)) = self.while_in_group(partition, finding).await? else {
+            return Ok(false);
+        };
+        let (retention, now_unix_ms) = (self.retention(), self.clock.unix_ms());
+        let Some(owned) = self.owned.get_mut(&partition) else {
+            return Ok(false);
+        };
+        owned.inherited.clear();
+        let newer = std::mem::take(&mut owned.named);
+        owned.named = found.into_iter().chain(newer).collect();
+        retention.thin(&mut owned.named, now_unix_ms);
+        Ok(true)
+    }
+
+    async fn collect(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
+        let Some(owned) = self.owned.get(&partition) else {
+            return Ok(());
+        };
+        let Some(newest) = owned.named.back().cloned() else {
+            return Ok(());
+        };
+        let kept: Vec<Snapshot> = owned
+            .named
+            .iter()
+            .chain(owned.snapshot.as_ref())
+            .cloned()
+            .collect();
+        let checkpoints = owned.checkpoints.clone();
+        let uploaded: Vec<String> = owned.uploaded.values().cloned().collect();
+        let grace_ms = i64::try_from(self.config.checkpoint.gc_grace_ms).unwrap_or(i64::MAX);
+        let collection = checkpoints.collect(&kept, &uploaded, &newest, grace_ms);
+        // A failure leaves garbage for the next collection.
+        if let Some(Ok(objects)) = self.while_in_group(partition, collection).await?
+            && objects > 0
+        {
+            self.observer
+                .observe(&WorkerEvent::Collected { partition, objects });
+        }
+        Ok(())
+    }
+
+    pub(super) fn retention(&self) -> Retention {
+        let config = &self.config.checkpoint;
+        Retention {
+            count: config.retain_count,
+            age_ms: i64::try_from(config.retain_ms).unwrap_or(i64::MAX),
+        }
     }
 
     /// When a partition's watermark may have to be advanced by the clock: it was read to its end,

@@ -184,6 +184,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.aborts_in_a_row = 0;
         let mut outputs = 0;
         let partitions = attempts.len();
+        let (retention, now_unix_ms) = (self.retention(), self.clock.unix_ms());
         for attempt in attempts {
             let Some(owned) = self.owned.get_mut(&attempt.partition) else {
                 continue;
@@ -191,7 +192,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             outputs += owned.pending.len();
             self.observer.observe(&progress(owned, &attempt));
             owned.forget_pending();
-            owned.name_snapshot(self.config.checkpoint.retain_count);
+            owned.name_snapshot(retention, now_unix_ms);
             owned.found = Some(attempt.committed.clone());
             owned.acknowledged = Some(Acknowledged {
                 offset: attempt.committed.offset,

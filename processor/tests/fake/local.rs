@@ -2,7 +2,7 @@
 
 use super::World;
 use bytes::Bytes;
-use processor::io::{BucketKey, Clock, StateBatch, StateError, StateFile, StateStore};
+use processor::io::{Clock, PieceKey, StateBatch, StateError, StateStore};
 use processor::state::MemoryStateStore;
 use processor::units::PartitionId;
 use processor::worker::{Observer, WorkerEvent};
@@ -36,19 +36,9 @@ impl StateStore for FakeState {
         self.memory.apply(partition, batch)
     }
 
-    fn read(&mut self, partition: PartitionId) -> Result<Vec<(BucketKey, Bytes)>, StateError> {
-        self.disk("state.read")?;
-        self.memory.read(partition)
-    }
-
-    fn checkpoint(&mut self, partition: PartitionId) -> Result<Vec<StateFile>, StateError> {
-        self.disk("state.checkpoint")?;
-        self.memory.checkpoint(partition)
-    }
-
-    fn restore(&mut self, partition: PartitionId, files: Vec<StateFile>) -> Result<(), StateError> {
-        self.disk("state.restore")?;
-        self.memory.restore(partition, files)
+    fn get(&mut self, partition: PartitionId, key: PieceKey) -> Result<Bytes, StateError> {
+        self.disk("state.get")?;
+        self.memory.get(partition, key)
     }
 
     fn drop_partition(&mut self, partition: PartitionId) -> Result<(), StateError> {

@@ -418,6 +418,11 @@ pub fn tick(ticker: &str, seconds: i64, price: &str) -> String {
     format!(r#"{{"ticker":"{ticker}","price":{price},"volume":1,"timestamp":{timestamp}}}"#)
 }
 
+/// An event at `T0 + seconds` that is told from its duplicates by an id.
+pub fn tick_with_id(ticker: &str, seconds: i64, price: &str, id: i64) -> String {
+    tick(ticker, seconds, price).replacen('{', &format!(r#"{{"event_id":{id},"#), 1)
+}
+
 /// A header's text; empty if there is none.
 pub fn header(record: &ProducerRecord, name: &str) -> String {
     let found = record.headers.iter().find(|header| header.name == name);
@@ -620,14 +625,16 @@ impl World {
 pub fn append_varied(inner: &mut Inner, partition: PartitionId, index: i64) {
     let seconds = index * 7;
     let price = format!("{}.{:02}", 100 + index % 13, index % 97);
+    let mut append = |ticker: &str, seconds: i64| {
+        let event = tick_with_id(ticker, seconds, &price, index);
+        inner.append_value(partition, index * 7, &event);
+    };
     match index % 10 {
         3 => inner.append_value(partition, seconds, "garbage"),
         // Late, but within the lateness: a correction of the window before.
-        6 => inner.append_value(partition, seconds, &tick("SPY", seconds - 45, &price)),
+        6 => append("SPY", seconds - 45),
         8 => inner.append_gap(partition, 2),
-        index if index % 2 == 0 => {
-            inner.append_value(partition, seconds, &tick("SPY", seconds, &price));
-        }
-        _ => inner.append(partition, seconds, &price),
+        index if index % 2 == 0 => append("SPY", seconds),
+        _ => append("AMZN", seconds),
     }
 }

@@ -34,9 +34,12 @@ impl FakeObjects {
             (answered, inner.answered_at_ms)
         };
         // Whoever waits makes time pass, and looks again.
-        std::future::poll_fn(|_| match self.0.lock().now_ms < at_ms {
-            true => Poll::Pending,
-            false => Poll::Ready(()),
+        std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            match self.0.lock().now_ms < at_ms {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
         })
         .await;
         match answered {

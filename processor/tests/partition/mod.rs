@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use processor::config::ProcessorConfig;
-use processor::core::{CoreConfig, Destination, InputRecord, OutputRecord, PartitionTask};
+use processor::core::{
+    CoreConfig, Destination, InputRecord, OutputRecord, PartitionTask, Progress,
+};
 use processor::units::{LogTimeMs, Offset, PartitionId, Watermark};
 use std::sync::Arc;
 
@@ -81,7 +83,8 @@ impl Partition {
             key,
             value,
         };
-        self.task.process([record], &mut outputs);
+        let progress = self.task.process([record], &mut outputs);
+        assert_eq!(progress, Progress::Done);
         outputs
     }
 

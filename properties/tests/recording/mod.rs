@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use processor::core::{
     CoreConfig, CoreRules, Counters, Destination, Identity, InputRecord, OutputRecord,
-    PartitionTask, TickerReference,
+    PartitionTask, Progress, TickerReference, snapshot_heads,
 };
-use processor::io::BucketKey;
+use processor::io::PieceKey;
 use processor::units::{LogTimeMs, Offset, PartitionId, Watermark};
 use properties::history::{CommittedOffset, History, Rules, TopicRecord};
 use properties::{Property, Verdict, judge};
@@ -82,8 +82,8 @@ struct Partition {
     next_offset: i64,
     /// Records that were not processed yet.
     waiting: Vec<TopicRecord>,
-    /// Stored state: header and buckets.
-    buckets: BTreeMap<BucketKey, Bytes>,
+    /// Stored pieces of state.
+    pieces: BTreeMap<PieceKey, Bytes>,
 }
 
 impl Recording {
@@ -178,7 +178,7 @@ impl Recording {
             forced_clock_ms: CLOCK_START_MS,
             next_offset: start.0,
             waiting: Vec::new(),
-            buckets: BTreeMap::new(),
+            pieces: BTreeMap::new(),
         };
         for (at, step) in steps.iter().enumerate() {
             if restores.contains(&at) {
@@ -250,13 +250,24 @@ impl Recording {
     /// Processes what waits and publishes it with its offsets.
     fn commit(&mut self, partition: &mut Partition) {
         let mut outputs = Vec::new();
-        let records = partition.waiting.iter().map(|record| InputRecord {
-            offset: Offset(record.offset),
-            timestamp: LogTimeMs(record.timestamp_ms),
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
-        });
-        partition.task.process(records, &mut outputs);
+        loop {
+            let position = partition.task.position();
+            let waiting = partition.waiting.iter();
+            let rest = waiting.filter(|record| Offset(record.offset) >= position);
+            let records = rest.map(|record| InputRecord {
+                offset: Offset(record.offset),
+                timestamp: LogTimeMs(record.timestamp_ms),
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+            });
+            let Progress::Needs(bucket) = partition.task.process(records, &mut outputs) else {
+                break;
+            };
+            let pieces = partition.task.pieces_of(bucket).into_iter();
+            let contents: Vec<Bytes> = pieces.map(|key| partition.pieces[&key].clone()).collect();
+            let loaded = partition.task.load(bucket, &contents);
+            loaded.expect("stored pieces are whole");
+        }
         self.history.input.append(&mut partition.waiting);
         self.publish(partition, outputs);
     }
@@ -279,12 +290,16 @@ impl Recording {
 
     fn restore(&mut self, partition: &mut Partition) {
         let changes = partition.task.drain_changes();
-        for bucket in changes.batch.deletes {
-            partition.buckets.remove(&bucket);
+        for key in changes.batch.deletes {
+            partition.pieces.remove(&key);
         }
-        partition.buckets.extend(changes.batch.puts);
+        partition.pieces.extend(changes.batch.puts);
         let config = Arc::clone(&self.config);
-        partition.task = PartitionTask::restore(config, &changes.header, partition.buckets.clone())
+        let heads = snapshot_heads(&changes.header).expect("a header that was just made");
+        let heads = heads
+            .into_iter()
+            .map(|key| (key, partition.pieces[&key].clone()));
+        partition.task = PartitionTask::restore(config, &changes.header, heads)
             .expect("a snapshot that was just taken is whole");
     }
 

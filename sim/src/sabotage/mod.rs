@@ -42,7 +42,7 @@ pub enum Sabotage {
     WatermarkBack,
     /// A commit is reported as aborted although it took effect.
     CommitsDisowned,
-    /// Restored state misses a bucket.
+    /// The state store has forgotten what it was given.
     StateForgotten,
     /// The object store gives an older snapshot than the one asked for.
     SnapshotsStale,

@@ -10,12 +10,12 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
-use processor::io::{BucketKey, Clock, StateBatch, StateError, StateFile, StateStore};
+use processor::io::{Clock, PieceKey, StateBatch, StateError, StateStore};
 use processor::units::PartitionId;
 use std::fmt;
 use std::time::Duration;
 
-/// A state store that forgets a bucket when it is restored.
+/// A state store that has forgotten what it was given.
 pub struct SabotagedState<S> {
     inner: S,
     saboteur: Saboteur,
@@ -37,29 +37,15 @@ impl<S: StateStore> StateStore for SabotagedState<S> {
         self.inner.apply(partition, batch)
     }
 
-    fn read(
+    fn get(
         &mut self,
         partition: PartitionId,
-    ) -> std::result::Result<Vec<(BucketKey, Bytes)>, StateError> {
-        self.inner.read(partition)
-    }
-
-    fn checkpoint(
-        &mut self,
-        partition: PartitionId,
-    ) -> std::result::Result<Vec<StateFile>, StateError> {
-        self.inner.checkpoint(partition)
-    }
-
-    fn restore(
-        &mut self,
-        partition: PartitionId,
-        mut files: Vec<StateFile>,
-    ) -> std::result::Result<(), StateError> {
+        key: PieceKey,
+    ) -> std::result::Result<Bytes, StateError> {
         if self.saboteur.is(Sabotage::StateForgotten) {
-            files.pop();
+            return Err(StateError::missing(partition, key));
         }
-        self.inner.restore(partition, files)
+        self.inner.get(partition, key)
     }
 
     fn drop_partition(&mut self, partition: PartitionId) -> std::result::Result<(), StateError> {

@@ -137,6 +137,17 @@ fn describe(event: &WorkerEvent<'_>) -> Option<(&'static str, String)> {
             "forced-watermark",
             format!("partition {partition} at {at} to {watermark}"),
         ),
+        WorkerEvent::FellBack {
+            partition,
+            to,
+            cause,
+        } => (
+            "fell-back",
+            format!("partition {partition}: to {to}, because {cause}"),
+        ),
+        WorkerEvent::Spilled { partition, bytes } => {
+            ("spilled", format!("partition {partition}: {bytes} bytes"))
+        }
         WorkerEvent::Postponed { partition } => ("postponed", format!("partition {partition}")),
         WorkerEvent::SetBack { partition } => ("set-back", format!("partition {partition}")),
         WorkerEvent::Collected { partition, objects } => (

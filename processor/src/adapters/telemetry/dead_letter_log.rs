@@ -81,7 +81,7 @@ mod tests {
             value: Some(b"{\"ticker\":\"AMZN\"}"),
         };
         let mut outputs = Vec::new();
-        task.process([record], &mut outputs);
+        let _ = task.process([record], &mut outputs);
         assert_eq!(error_type(&outputs[0]), "missing_field");
         assert_eq!(header(&outputs[0], "cause-offset"), "7");
         assert_eq!(header(&outputs[0], "correlation-id").len(), 32);

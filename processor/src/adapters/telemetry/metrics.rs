@@ -27,7 +27,9 @@
 //! | `tickproof_recoveries_total` | counter | `worker`, `kind` | partitions ready after `replay`, or `fresh` |
 //! | `tickproof_recovery_duration_seconds` | histogram | `worker` | assignment of a partition to its first new record |
 //! | `tickproof_recovery_replayed_offsets_total` | counter | `worker` | offsets between snapshot and commit |
+//! | `tickproof_recoveries_fallen_back_total` | counter | `worker` | restores of an older checkpoint, because the committed one is damaged |
 //! | `tickproof_recoveries_postponed_total` | counter | `worker` | restores that had to wait |
+//! | `tickproof_state_spilled_bytes_total` | counter | `worker` | memory freed by moving event ids of old windows into the local state |
 //! | `tickproof_set_backs_total` | counter | `worker` | partitions recovered again because what is committed was not what the worker knew |
 //! | `tickproof_forced_advances_total` | counter | `worker`, `partition` | watermark advances of idle partitions |
 //! | `tickproof_checkpoints_total` | counter | `worker` | snapshots in the object store |
@@ -143,7 +145,9 @@ pub struct Metrics {
     pub(super) recoveries: Count<OfKind>,
     pub(super) recovery_duration: Durations,
     pub(super) replayed_offsets: Count<OfWorker>,
+    pub(super) recoveries_fallen_back: Count<OfWorker>,
     pub(super) recoveries_postponed: Count<OfWorker>,
+    pub(super) spilled_bytes: Count<OfWorker>,
     pub(super) set_backs: Count<OfWorker>,
     pub(super) checkpoints: Count<OfWorker>,
     pub(super) checkpoint_duration: Durations,
@@ -223,7 +227,15 @@ impl Metrics {
             recoveries: of.add("recoveries", "Partitions that became ready"),
             recovery_duration: of.durations("recovery_duration", "Assignment to readiness"),
             replayed_offsets: of.add("recovery_replayed_offsets", "Offsets replayed"),
+            recoveries_fallen_back: of.add(
+                "recoveries_fallen_back",
+                "Restores of an older checkpoint than the committed one",
+            ),
             recoveries_postponed: of.add("recoveries_postponed", "Restores that had to wait"),
+            spilled_bytes: of.add(
+                "state_spilled_bytes",
+                "Memory freed by moving event ids of old windows into the local state",
+            ),
             set_backs: of.add("set_backs", "Partitions recovered again"),
             checkpoints: of.add("checkpoints", "Snapshots in the object store"),
             checkpoint_duration: of.durations("checkpoint_duration", "First write to last upload"),

@@ -337,6 +337,25 @@ impl Observer for Telemetry {
                     "the partition is idle: its watermark follows the clock"
                 );
             }
+            WorkerEvent::FellBack {
+                partition,
+                to,
+                cause,
+            } => {
+                let fallen_back = metrics.recoveries_fallen_back.get_or_create(&of_worker);
+                fallen_back.inc();
+                warn!(
+                    partition = partition.0,
+                    to, cause, "an older checkpoint takes the place of the committed one"
+                );
+            }
+            WorkerEvent::Spilled { partition, bytes } => {
+                metrics
+                    .spilled_bytes
+                    .get_or_create(&of_worker)
+                    .inc_by(bytes as u64);
+                debug!(partition = partition.0, bytes, "event ids left the memory");
+            }
             WorkerEvent::Postponed { partition } => {
                 metrics.recoveries_postponed.get_or_create(&of_worker).inc();
                 warn!(partition = partition.0, "the restore has to wait");
