@@ -1,4 +1,9 @@
 //! The steps of `cargo xtask test`.
+//!
+//! The steps of the simulated world come first: they need nothing native. The crate `processor` is
+//! built without its default features there, and with them only in [`production`].
+
+mod production;
 
 use crate::{determinism, setup};
 use anyhow::{Context, bail};
@@ -19,7 +24,7 @@ struct Step {
     run: fn(&Path) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "tools",
         run: |_| setup::prepare().map(|()| Outcome::Passed),
@@ -40,6 +45,7 @@ const STEPS: [Step; 10] = [
                 &[
                     "clippy",
                     "--workspace",
+                    "--no-default-features",
                     "--all-targets",
                     "--locked",
                     "--",
@@ -59,7 +65,12 @@ const STEPS: [Step; 10] = [
     },
     Step {
         name: "tests",
-        run: |root| cargo(root, &["test", "--workspace", "--locked"]),
+        run: |root| {
+            cargo(
+                root,
+                &["test", "--workspace", "--no-default-features", "--locked"],
+            )
+        },
     },
     Step {
         name: "main job",
@@ -69,11 +80,13 @@ const STEPS: [Step; 10] = [
         name: "debug = release",
         run: same_in_debug_and_release,
     },
-    Step {
-        name: "docs",
-        run: docs,
-    },
 ];
+
+/// The last one: it documents the native parts too, which are built by then.
+const DOCS: Step = Step {
+    name: "docs",
+    run: docs,
+};
 
 /// Runs all steps; ends at the first that fails.
 ///
@@ -89,20 +102,30 @@ pub fn test(root: &Path) -> anyhow::Result<()> {
             "the variable RUSTFLAGS is set and replaces the flags in .cargo/config.toml; unset it"
         );
     }
+    let servers = production::Servers::before(root);
     let mut summary = Vec::new();
-    for step in &STEPS {
+    let steps = STEPS.iter().chain(&production::STEPS).chain([&DOCS]);
+    let mut failure = None;
+    for step in steps {
         println!("== {}", step.name);
         let start = Instant::now();
         let outcome = (step.run)(root);
         let line = summary_line(step.name, start.elapsed(), outcome.as_ref().ok());
         summary.push(line);
         if let Err(e) = outcome {
-            println!("\n{}", summary.join("\n"));
-            return Err(e.context(format!("step `{}` failed", step.name)));
+            failure = Some(e.context(format!("step `{}` failed", step.name)));
+            break;
         }
     }
-    println!("\n{}\nall steps passed", summary.join("\n"));
-    Ok(())
+    servers.restore(root)?;
+    println!("\n{}", summary.join("\n"));
+    match failure {
+        Some(e) => Err(e),
+        None => {
+            println!("all steps passed");
+            Ok(())
+        }
+    }
 }
 
 fn summary_line(name: &str, time: Duration, outcome: Option<&Outcome>) -> String {
@@ -159,12 +182,17 @@ fn trace_hash(root: &Path, seed: u64, profile: &[&str]) -> anyhow::Result<String
 }
 
 fn docs(root: &Path) -> anyhow::Result<Outcome> {
-    let mut command = Command::new("cargo");
-    command
-        .args(["doc", "--workspace", "--no-deps", "--locked"])
-        .current_dir(root);
-    // The variable replaces the rustdocflags of .cargo/config.toml, so their cfg stands here too.
-    run(command.env("RUSTDOCFLAGS", "-D warnings --cfg madsim"))?;
+    let simulated = ["--workspace", "--no-default-features"];
+    let production = ["--release", "-p", "processor"];
+    for selection in [&simulated[..], &production[..]] {
+        let mut command = Command::new("cargo");
+        command
+            .args(["doc", "--no-deps", "--locked"])
+            .args(selection)
+            .current_dir(root);
+        // The variable replaces the rustdocflags of .cargo/config.toml, so their cfg stands here too.
+        run(command.env("RUSTDOCFLAGS", "-D warnings --cfg madsim"))?;
+    }
     Ok(Outcome::Passed)
 }
 
