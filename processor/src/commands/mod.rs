@@ -14,6 +14,7 @@ mod reader;
 mod requirements;
 mod run;
 mod signals;
+mod state;
 mod stores;
 mod topics;
 mod verdict;
@@ -49,6 +50,7 @@ enum Command {
     Topics(topics::TopicsArgs),
     Produce(produce::ProduceArgs),
     Dlq(dlq::DlqArgs),
+    State(state::StateArgs),
     Config(config::PrintArgs),
 }
 
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Topics(args) => topics::topics(&args),
         Command::Produce(args) => produce::produce(&args),
         Command::Dlq(args) => dlq::dlq(&args),
+        Command::State(args) => state::state(&args),
         Command::Config(args) => config::print(&args),
     };
     done.unwrap_or_else(|error| {
@@ -72,10 +75,51 @@ pub fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::CommandLine;
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    /// Commands that do something, with their examples.
+    fn examples(command: &Command, all: &mut Vec<(String, Vec<String>)>) {
+        for inner in command.get_subcommands() {
+            examples(inner, all);
+        }
+        if command.has_subcommands() {
+            return;
+        }
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        let lines = help.lines().filter_map(|line| {
+            let line = line.strip_prefix("  ")?;
+            line.starts_with("processor ").then(|| line.to_owned())
+        });
+        all.push((command.get_name().to_owned(), lines.collect()));
+    }
+
+    #[test]
+    fn every_command_has_examples_and_each_of_them_parses() {
+        let mut all = Vec::new();
+        examples(&CommandLine::command(), &mut all);
+        assert!(all.len() > 5, "{all:?}");
+        for (command, lines) in all {
+            assert!(!lines.is_empty(), "{command} has no example");
+            for line in lines {
+                // What comes after is the shell's.
+                let words = line
+                    .split('>')
+                    .next()
+                    .unwrap_or_default()
+                    .split_whitespace();
+                let parsed = CommandLine::try_parse_from(words);
+                assert!(
+                    parsed.is_ok(),
+                    "{line}: {}",
+                    parsed.err().expect("an error")
+                );
+            }
+        }
     }
 }

@@ -8,7 +8,6 @@ use processor::adapters::clock::SystemClock;
 use processor::adapters::kafka::RdKafka;
 use processor::adapters::telemetry::{Health, Metrics, Telemetry, WorkerState, logs, server};
 use processor::config::{LogLevel, ProcessorConfig};
-use processor::state::MemoryStateStore;
 use processor::worker::{Parts, StopSignal, Worker, WorkerError};
 use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
@@ -167,7 +166,7 @@ fn work(ordinal: u32, incarnation: String, shared: &Shared) -> Result<(), Worker
     let (metrics, health) = (Arc::clone(&shared.metrics), Arc::clone(&shared.health));
     let parts = Parts {
         kafka: shared.kafka.clone(),
-        state: MemoryStateStore::default(),
+        state: stores::state(&config, &incarnation)?,
         objects: Arc::clone(&shared.objects),
         clock: SystemClock::new(),
         observer: Telemetry::new(ordinal, metrics, health),

@@ -232,8 +232,9 @@ impl Metrics {
                 "Restores of an older checkpoint than the committed one",
             ),
             recoveries_postponed: of.add("recoveries_postponed", "Restores that had to wait"),
-            spilled_bytes: of.add(
-                "state_spilled_bytes",
+            spilled_bytes: of.with_unit(
+                "state_spilled",
+                Unit::Bytes,
                 "Memory freed by moving event ids of old windows into the local state",
             ),
             set_backs: of.add("set_backs", "Partitions recovered again"),

@@ -19,7 +19,7 @@ pub fn examine(config: &ProcessorConfig) -> anyhow::Result<Vec<Finding>> {
     let store = match stores::checkpoints(config) {
         Ok(store) => store,
         Err(error) => {
-            let fix = format!("{error:#}");
+            let fix = error.to_string();
             return Ok(vec![Finding::new(
                 Verdict::Wrong,
                 &about,

@@ -118,9 +118,17 @@ fn line(record: &Record, args: &ListArgs, ledger: &Ledger) -> anyhow::Result<Opt
         letter.key_text(),
         letter.source(),
         if is_replayed { '+' } else { ' ' },
-        // One line, whatever the original made the message say.
-        content.message.escape_debug(),
+        one_line(&content.message),
     )))
+}
+
+/// A text without what would break the line or the terminal.
+fn one_line(text: &str) -> String {
+    let escape = |c: char| {
+        let escaped = c.is_control().then(|| c.escape_default());
+        escaped.map_or_else(|| c.to_string(), |escaped| escaped.to_string())
+    };
+    text.chars().map(escape).collect()
 }
 
 fn time(unix_ms: i64) -> String {
@@ -191,4 +199,23 @@ pub fn find(reader: &mut TopicReader, topic: &str, place: Place) -> anyhow::Resu
 /// Bytes for people.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stays_on_one_line_and_moves_no_cursor() {
+        assert_eq!(
+            one_line("a \"b\"\nc\u{1b}[2J\u{e9}"),
+            "a \"b\"\\nc\\u{1b}[2J\u{e9}"
+        );
+    }
+
+    #[test]
+    fn times_are_utc_and_any_number_is_shown() {
+        assert_eq!(time(1_700_000_000_007), "2023-11-14T22:13:20.007Z");
+        assert_eq!(time(i64::MAX), format!("{} ms", i64::MAX));
+    }
 }

@@ -57,7 +57,7 @@ pub struct ProduceArgs {
     seed: Option<u64>,
     /// Sends a file at this many times the speed at which its events happened, instead of as fast as
     /// possible
-    #[arg(long, value_name = "FACTOR", requires = "input", value_parser = positive)]
+    #[arg(long, value_name = "FACTOR", conflicts_with = "generate", value_parser = positive)]
     speed: Option<f64>,
     /// Share of records that are sent once more, as they are (0 to 1)
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
@@ -69,7 +69,12 @@ pub struct ProduceArgs {
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
     hostile: f64,
     /// Kafka timestamp of a file's records; with `event`, the topic's retention may delete old ones at once
-    #[arg(long, value_name = "WHICH", default_value = "now", requires = "input")]
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "now",
+        conflicts_with = "generate"
+    )]
     timestamps: Timestamps,
     /// Prints the counts as JSON
     #[arg(long)]
