@@ -8,6 +8,8 @@
 pub mod clock;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "rocksdb")]
+pub mod local_state;
 #[cfg(feature = "objects")]
 pub mod objects;
 #[cfg(feature = "rocksdb")]
