@@ -49,7 +49,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let mut due = now + Duration::from_millis(self.config.worker.poll_timeout_ms);
         due = due.min(self.commit_due_at()).min(self.checkpoint_due_at());
         for owned in self.owned.values() {
-            if let Some(at) = self.idle_due_at(owned) {
+            if let Some(at) = self.idle_due_at(owned, now) {
                 due = due.min(at);
             }
         }
@@ -272,7 +272,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     /// When a partition's watermark may have to be advanced by the clock: it was read to its end,
     /// nothing has come for the idle timeout, and an advance would emit or drop something.
-    fn idle_due_at(&self, owned: &OwnedPartition) -> Option<Duration> {
+    /// `now`, so that what is due at this moment is so by the caller's reading of the clock.
+    fn idle_due_at(&self, owned: &OwnedPartition, now: Duration) -> Option<Duration> {
         // Not before the first commit: a snapshot, which the advance needs, must not come before it.
         if owned.phase != Phase::Live || !owned.at_end || owned.acknowledged.is_none() {
             return None;
@@ -286,7 +287,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             .saturating_add(out_of_orderness_ms)
             .saturating_sub(self.clock.unix_ms());
         let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
-        Some(idle_at.max(self.clock.monotonic() + wait))
+        Some(idle_at.max(now + wait))
     }
 
     /// At most one a round, so that a leader that does not answer delays nobody for long.
@@ -295,7 +296,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let due = self
             .owned
             .values()
-            .find(|owned| self.idle_due_at(owned).is_some_and(|at| at <= now))
+            .find(|owned| self.idle_due_at(owned, now).is_some_and(|at| at <= now))
             .map(|owned| owned.partition);
         match due {
             Some(partition) => self.advance_idle(partition).await,

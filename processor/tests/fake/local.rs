@@ -6,6 +6,7 @@ use processor::io::{Clock, PieceKey, StateBatch, StateError, StateStore};
 use processor::state::MemoryStateStore;
 use processor::units::PartitionId;
 use processor::worker::{Observer, WorkerEvent};
+use std::cell::Cell;
 use std::time::Duration;
 
 /// A memory store whose disk may fail. It dies with its process.
@@ -47,27 +48,36 @@ impl StateStore for FakeState {
     }
 }
 
-pub struct FakeClock(World);
+/// The world's time. As a real clock, it never tells the same moment twice.
+pub struct FakeClock {
+    world: World,
+    reads: Cell<u64>,
+}
 
 impl FakeClock {
     pub fn new(world: &World) -> FakeClock {
-        FakeClock(world.clone())
+        FakeClock {
+            world: world.clone(),
+            reads: Cell::new(0),
+        }
     }
 }
 
 impl Clock for FakeClock {
     fn unix_ms(&self) -> i64 {
-        self.0.lock().unix_ms()
+        self.world.lock().unix_ms()
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.lock().now_ms)
+        self.reads.set(self.reads.get() + 1);
+        let since_ms = self.world.lock().now_ms;
+        Duration::from_millis(since_ms) + Duration::from_nanos(self.reads.get())
     }
 
     async fn sleep(&self, duration: Duration) {
         let ms = u64::try_from(duration.as_millis()).expect("sleeps are short");
         {
-            let mut inner = self.0.lock();
+            let mut inner = self.world.lock();
             if !inner.is_dead {
                 inner.journal.push(format!("sleep {ms}"));
                 inner.now_ms += ms;
