@@ -48,6 +48,8 @@ pub struct Variation {
     pub message_bytes: u64,
     /// Silence after which a partition is idle, ms.
     pub idle_ms: u64,
+    /// Memory for event ids; beyond it they are in the state store.
+    pub memory_bytes: u64,
 }
 
 impl Variation {
@@ -74,6 +76,7 @@ impl Variation {
                 LARGE_BYTES
             },
             // Trades are behind the clock: one that comes after its partition was idle is too late.
+            memory_bytes: if is_even { 256 << 20 } else { 20_000 },
             idle_ms: if origin == Origin::Generated {
                 2_000
             } else {
@@ -91,10 +94,11 @@ impl std::fmt::Display for Variation {
             rebalance,
             message_bytes,
             idle_ms,
+            memory_bytes,
         } = self;
         write!(
             f,
-            "{origin}, {rebalance} rebalances, messages up to {message_bytes} bytes, idle after {idle_ms} ms"
+            "{origin}, {rebalance} rebalances, messages up to {message_bytes} bytes, idle after {idle_ms} ms, {memory_bytes} bytes for ids"
         )
     }
 }
@@ -321,11 +325,14 @@ fn configuration(
 ) -> String {
     let [input, output, dead] = topics;
     let (session, transaction) = (LIMITS.group_session_ms, LIMITS.transaction_ms);
-    let url = &stage.objects.url;
+    let (url, section) = (&stage.objects.url, &stage.objects.section);
+    let state = stage.folder.join("state");
+    let state = state.display();
     let Variation {
         rebalance,
         message_bytes,
         idle_ms,
+        memory_bytes,
         ..
     } = variation;
     format!(
@@ -353,6 +360,10 @@ url = "{url}"
 prefix = "{group}"
 interval_ms = 1000
 gc_grace_ms = 20000
+{section}
+[state]
+directory = "{state}"
+memory_limit_bytes = {memory_bytes}
 
 [windows]
 max_out_of_orderness_ms = {OUT_OF_ORDER_MS}

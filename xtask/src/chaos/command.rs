@@ -44,6 +44,9 @@ pub struct Options {
     /// Rounds on the same topics, before an audit
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..))]
     batch: u64,
+    /// Takes the binaries in target/release as they are (`tickproof` needs its feature `kafka`)
+    #[arg(long)]
+    built: bool,
     /// Checkpoints go to a local folder instead of an S3 server
     #[arg(long)]
     local: bool,
@@ -64,7 +67,7 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         options.rounds
     };
     println!("seed {seed}, {count} rounds; the same again by: --seed {seed}");
-    let mut stage = Stage::set(root, seed, !options.local)?;
+    let mut stage = Stage::set(root, seed, !options.built, !options.local)?;
     println!(
         "Apache Kafka {}, checkpoints in {}, logs in {}",
         stage.cluster.manifest().version,

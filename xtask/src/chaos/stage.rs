@@ -32,6 +32,8 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(180);
 pub struct Objects {
     /// As in `checkpoint.url`.
     pub url: String,
+    /// Section `[checkpoint.s3]`, if there is one.
+    pub section: String,
     /// What the processes need in their environment.
     pub environment: Vec<(String, String)>,
 }
@@ -61,18 +63,20 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Builds the binaries and starts everything. A cluster that is left from an earlier run is begun
+    /// Builds the binaries, unless they are to be taken as they are, and starts everything. A cluster that is left from an earlier run is begun
     /// anew.
     ///
     /// # Errors
     /// When something cannot be built or started.
-    pub fn set(root: &Path, seed: u64, wants_s3: bool) -> anyhow::Result<Stage> {
+    pub fn set(root: &Path, seed: u64, builds: bool, wants_s3: bool) -> anyhow::Result<Stage> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let name = format!("chaos-{seed}-{}", since.as_secs());
         let folder = root.join("target/chaos").join(&name);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        build(root, "processor", &[])?;
-        build(root, "scenarios", &["--features", "kafka"])?;
+        if builds {
+            build(root, "processor", &[])?;
+            build(root, "scenarios", &["--features", "kafka"])?;
+        }
         // Copies: a build that is run meanwhile does not change what is on trial.
         let processor = copy(root, "processor", &folder)?;
         let tickproof = copy(root, "tickproof", &folder)?;
@@ -183,14 +187,15 @@ fn copy(root: &Path, program: &str, folder: &Path) -> anyhow::Result<PathBuf> {
 
 fn in_s3(server: &s3::Server) -> Objects {
     let environment = [
-        ("AWS_ENDPOINT_URL", &server.endpoint),
         ("AWS_ACCESS_KEY_ID", &server.access_key),
         ("AWS_SECRET_ACCESS_KEY", &server.secret_key),
-        ("AWS_REGION", &server.region),
-        ("AWS_ALLOW_HTTP", &"true".to_owned()),
     ];
+    let (endpoint, region) = (&server.endpoint, &server.region);
     Objects {
         url: format!("s3://{}", server.bucket),
+        section: format!(
+            "[checkpoint.s3]\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\nallow_http = true\n"
+        ),
         environment: environment
             .map(|(key, value)| (key.to_owned(), value.clone()))
             .to_vec(),
@@ -202,6 +207,7 @@ fn in_folder(folder: &Path) -> anyhow::Result<Objects> {
     fs::create_dir_all(&objects)?;
     Ok(Objects {
         url: format!("file://{}", objects.display()),
+        section: String::new(),
         environment: Vec::new(),
     })
 }
