@@ -5,7 +5,8 @@
 )]
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
 
 fn processor(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_processor"))
@@ -217,6 +218,11 @@ fn a_cluster_that_does_not_answer_is_told() {
     let words = ["no broker answers at kafka.bootstrap_servers = \"127.0.0.1:1\""];
     assert_fails(&[&["topics", "describe"], &rest[..]].concat(), 1, &words);
     assert_fails(&[&["dlq", "list"], &rest[..]].concat(), 1, &words);
+    assert_fails(
+        &[&["produce", "--generate", "1"], &rest[..]].concat(),
+        1,
+        &words,
+    );
     let done = processor(&[&["check", "--json"], &rest[..]].concat());
     assert_eq!(done.status.code(), Some(1));
     let findings: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
@@ -242,4 +248,87 @@ fn a_taken_metrics_port_stops_the_start() {
         1,
         &["metrics.listen", "choose another port"],
     );
+}
+
+/// A processor that finds no broker, and its log so far.
+struct Lonely {
+    child: Child,
+    log: PathBuf,
+    _config: File,
+}
+
+impl Lonely {
+    /// `request_timeout_ms`: how long it asks before it looks at anything else.
+    fn start(name: &str, request_timeout_ms: u32) -> Lonely {
+        let config = File::new(&format!("{name}.toml"), &example());
+        let log = std::env::temp_dir().join(format!("tickproof-{}-{name}.log", std::process::id()));
+        let errors = std::fs::File::create(&log).expect("a temporary file");
+        let child = Command::new(env!("CARGO_BIN_EXE_processor"))
+            .args(["run", "--config", config.path()])
+            .args(["--set", "kafka.bootstrap_servers=127.0.0.1:1"])
+            .arg("--set")
+            .arg(format!("kafka.request_timeout_ms={request_timeout_ms}"))
+            .args(["--set", "metrics.listen=127.0.0.1:0"])
+            .args(["--set", "state.store=memory"])
+            .stderr(errors)
+            .spawn()
+            .expect("the binary runs");
+        Lonely {
+            child,
+            log,
+            _config: config,
+        }
+    }
+
+    /// Waits until the log has `words`.
+    fn wait_for(&mut self, words: &str) {
+        let has = |log: &PathBuf| {
+            let log = std::fs::read_to_string(log).expect("a log");
+            log.contains(words)
+        };
+        while !has(&self.log) {
+            let ended = self.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "it has ended before it said {words:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    fn status(&mut self) -> Option<i32> {
+        self.child.wait().expect("a child").code()
+    }
+}
+
+impl Drop for Lonely {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+#[test]
+fn a_processor_that_has_not_started_yet_ends_at_the_first_signal() {
+    let mut lonely = Lonely::start("first-signal", 500);
+    lonely.wait_for("starting");
+    lonely.signal("TERM");
+    assert_eq!(lonely.status(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    for (signal, status) in [("TERM", 143), ("INT", 130)] {
+        let mut lonely = Lonely::start(signal, 120_000);
+        lonely.wait_for("starting");
+        lonely.signal(signal);
+        lonely.wait_for("stopping: commit");
+        lonely.signal(signal);
+        assert_eq!(lonely.status(), Some(status));
+    }
 }

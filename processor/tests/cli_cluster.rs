@@ -150,7 +150,7 @@ impl World {
     fn start(&self) -> Running {
         let log = self.path("run.log");
         let errors = std::fs::File::create(&log).unwrap();
-        let mut command = self.command(&["run"]);
+        let mut command = self.command(&["run", "--log", "debug"]);
         command.stderr(errors).stdout(Stdio::null());
         Running {
             child: command.spawn().unwrap(),
@@ -224,11 +224,11 @@ impl Running {
         }
     }
 
-    /// SIGTERM, and what it leads to.
-    fn stop(mut self) -> Option<i32> {
+    /// SIGTERM, which must end it well.
+    fn stop(mut self) {
         signal("TERM", self.child.id());
         let status = self.child.wait().unwrap();
-        status.code()
+        assert_eq!(status.code(), Some(0), "{}", self.log());
     }
 }
 
@@ -284,7 +284,7 @@ fn topics_are_created_once_and_events_become_results_without_gaps() {
     );
     assert_eq!(duplicates, 2_000.0);
     assert_eq!(letters, counts["hostile"].as_f64().unwrap());
-    assert_eq!(running.stop(), Some(0));
+    running.stop();
 
     let dead_letters = world.read(&world.config.kafka.dead_letter_topic);
     assert_eq!(
@@ -304,6 +304,15 @@ fn topics_are_created_once_and_events_become_results_without_gaps() {
         let expected: Vec<u64> = (0..found.len() as u64).collect();
         assert_eq!(found, expected, "source partition {partition}");
     }
+    assert_eq!(world.checkpointed_records(), 2_000);
+
+    // Commits that have vanished are no fresh start.
+    world.delete_group();
+    let said = world.done(&["run"], 3);
+    assert!(
+        said.contains("accept_reset_partitions") && said.contains("refusal"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -330,7 +339,7 @@ fn a_dead_letter_is_replayed_once_even_if_the_command_is_killed_and_then_it_is_a
     world.done(&["produce", "--input", input.to_str().unwrap()], 0);
     let mut running = world.start();
     running.wait_for("tickproof_dead_letters_total", EVENTS as f64);
-    assert_eq!(running.stop(), Some(0));
+    running.stop();
     let listed = world.done(&["dlq", "list", "--error-type", "unknown_ticker"], 0);
     assert_eq!(listed.lines().count(), EVENTS);
     assert!(
@@ -383,7 +392,7 @@ fn a_dead_letter_is_replayed_once_even_if_the_command_is_killed_and_then_it_is_a
     // Still unknown: they fail again, and that is their second attempt.
     let mut running = world.start();
     running.wait_for("tickproof_dead_letters_total", EVENTS as f64);
-    assert_eq!(running.stop(), Some(0));
+    running.stop();
     let outcome = world.json(
         &["dlq", "replay", "--all", "--max-attempts", "1", "--json"],
         0,
@@ -446,6 +455,45 @@ fn check_and_produce_tell_what_is_wrong_with_a_topic() {
 }
 
 impl World {
+    /// Records that the newest checkpoints of all partitions have counted.
+    fn checkpointed_records(&self) -> u64 {
+        let mut records = 0;
+        for partition in 0..PARTITIONS {
+            let partition = partition.to_string();
+            let words = ["state", "dump", "--partition", &partition];
+            let listed = self.done(&[&words[..], &["--list"]].concat(), 0);
+            let newest: serde_json::Value =
+                serde_json::from_str(listed.lines().last().unwrap()).unwrap();
+            let dumped = self.done(&words, 0);
+            let summary: serde_json::Value =
+                serde_json::from_str(dumped.lines().next().unwrap()).unwrap();
+            assert_eq!(summary["checkpoint"], newest["checkpoint"]);
+            let id = newest["checkpoint"].as_str().unwrap();
+            let by_id = self.done(&[&words[..], &["--checkpoint", id]].concat(), 0);
+            assert_eq!(by_id, dumped);
+            records += summary["counters"]["records"].as_u64().unwrap();
+        }
+        let said = self.done(
+            &["state", "dump", "--partition", "0", "--checkpoint", "x"],
+            1,
+        );
+        assert!(said.contains("`--list` shows all"), "{said}");
+        let said = self.done(&["state", "dump", "--partition", "77"], 1);
+        assert!(said.contains("no checkpoint of partition 77"), "{said}");
+        records
+    }
+
+    /// Deletes the group with its commits, as their expiry does.
+    fn delete_group(&self) {
+        let kafka = &self.config.kafka;
+        let admin: AdminClient<DefaultClientContext> =
+            client_config(kafka, Role::Admin).unwrap().create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let deleted = admin.delete_groups(&[&kafka.group_id], &AdminOptions::new());
+        let deleted = runtime.unwrap().block_on(deleted).unwrap();
+        assert!(deleted[0].is_ok(), "{deleted:?}");
+    }
+
     /// Creates the rest; the wrong topic stays, and is told.
     fn create_topics_after_wrong(&self) {
         let said = self.done(&["topics", "create", "--partitions", "3"], 1);

@@ -3,6 +3,7 @@
 use super::config::ConfigArgs;
 use super::{FAILED, REFUSED, lag, signals, stores};
 use clap::Args;
+use futures_util::future::{Either, select};
 use object_store::ObjectStore;
 use processor::adapters::clock::SystemClock;
 use processor::adapters::kafka::RdKafka;
@@ -12,6 +13,7 @@ use processor::worker::{Parts, StopSignal, Worker, WorkerError};
 use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,8 +25,8 @@ const HELP: &str = "\
 It logs JSON lines to standard error and serves /metrics, /healthz and /readyz on metrics.listen.
 
 SIGTERM or SIGINT: the workers commit, store a snapshot, commit it, and leave the group; the next start
-has nothing to replay. A second signal ends the process at once; the next start replays from the last
-snapshot, and no result is lost or doubled.
+has nothing to replay. While no broker answers, that waits for one. A second signal ends the process at once;
+the next start replays from the last snapshot, and no result is lost or doubled.
 
 One worker's error stops the others cleanly. Exit status 1 means: start it again (a supervisor should, after
 a pause). Exit status 3 means: it refuses to continue, because that could break exactly-once; the log says
@@ -72,6 +74,7 @@ type Ended = (u32, Result<Result<(), WorkerError>, String>);
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load_for(args.ordinal)?;
     logs::init(args.log.unwrap_or(config.log.level))?;
+    std::panic::set_hook(Box::new(|panic| error!(%panic, "a thread has panicked")));
     // The workers' threads are their own; these drive what they wait for: object store, timers, HTTP.
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -134,10 +137,10 @@ fn stop_on_signal(shared: &Arc<Shared>) -> anyhow::Result<()> {
 
 fn stop_all(shared: &Shared) {
     let worker = &shared.config.worker;
+    shared.stop.stop();
     for ordinal in worker.ordinal..worker.ordinal + worker.count {
         shared.health.stopping(ordinal);
     }
-    shared.stop.stop();
 }
 
 /// Starts a worker on a thread of its own.
@@ -173,7 +176,28 @@ fn work(ordinal: u32, incarnation: String, shared: &Shared) -> Result<(), Worker
         incarnation,
     };
     let worker = Worker::new(Arc::new(config), parts)?;
-    shared.runtime.block_on(worker.run(shared.stop.clone()))
+    shared.runtime.block_on(async {
+        let run = pin!(worker.run(shared.stop.clone()));
+        match select(run, pin!(stopped_before_its_start(ordinal, shared))).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right(_) => Ok(()),
+        }
+    })
+}
+
+/// Ends when the worker is to stop and has not polled yet, because no broker answers: then it owns nothing
+/// that would have to be committed.
+async fn stopped_before_its_start(ordinal: u32, shared: &Shared) {
+    const STEP: Duration = Duration::from_millis(100);
+    loop {
+        tokio::time::sleep(STEP).await;
+        if !shared.health.is_starting(ordinal) {
+            return std::future::pending().await;
+        }
+        if shared.stop.is_stopped() {
+            return;
+        }
+    }
 }
 
 /// Waits for all workers. The first failure stops the others.

@@ -54,9 +54,11 @@ impl Health {
             return;
         };
         worker.polled_ms.store(self.now_ms(), Ordering::Relaxed);
-        if worker.state.load(Ordering::Relaxed) == WorkerState::Starting as u8 {
-            self.set(ordinal, WorkerState::Running);
-        }
+        let (starting, running) = (WorkerState::Starting as u8, WorkerState::Running as u8);
+        let order = Ordering::Relaxed;
+        let _ = worker
+            .state
+            .compare_exchange(starting, running, order, order);
     }
 
     /// The worker does something else now.
@@ -66,15 +68,24 @@ impl Health {
         }
     }
 
-    /// The worker was asked to stop; a failure stays a failure.
+    /// The worker was asked to stop; one that runs does so, and a failure stays a failure.
     pub fn stopping(&self, ordinal: u32) {
-        let failed = WorkerState::Failed as u8;
-        if self
-            .worker(ordinal)
-            .is_some_and(|worker| worker.state.load(Ordering::Relaxed) != failed)
-        {
-            self.set(ordinal, WorkerState::Stopped);
+        if let Some(worker) = self.worker(ordinal) {
+            let (running, stopped) = (WorkerState::Running as u8, WorkerState::Stopped as u8);
+            let order = Ordering::Relaxed;
+            // A failure in between is not overwritten.
+            let _ = worker
+                .state
+                .compare_exchange(running, stopped, order, order);
         }
+    }
+
+    /// True until the worker has polled, stopped or failed.
+    #[must_use]
+    pub fn is_starting(&self, ordinal: u32) -> bool {
+        let starting = WorkerState::Starting as u8;
+        self.worker(ordinal)
+            .is_some_and(|worker| worker.state.load(Ordering::Relaxed) == starting)
     }
 
     /// What keeps the process from being ready, a line a worker; empty when it is.
@@ -133,6 +144,21 @@ mod tests {
         health.set(4, WorkerState::Failed);
         health.polled(4);
         assert_eq!(health.obstacles(), ["worker 4: has failed"]);
+        health.stopping(3);
+        health.stopping(4);
+        assert_eq!(
+            health.obstacles(),
+            ["worker 3: is stopping", "worker 4: has failed"]
+        );
+    }
+
+    #[test]
+    fn a_worker_starts_until_it_polls() {
+        let health = Health::new(0, 1, Duration::ZERO);
+        health.stopping(0);
+        assert!(health.is_starting(0), "nobody has told it yet");
+        health.polled(0);
+        assert!(!health.is_starting(0));
     }
 
     #[test]

@@ -69,7 +69,12 @@ impl Telemetry {
         let kind = if is_refusal { "refusal" } else { "restartable" };
         let of = OfKind { worker, kind };
         metrics.worker_failures.get_or_create(&of).inc();
-        error!(worker, kind, error = %failure, "the worker has failed");
+        let fix = if is_refusal {
+            "decide as the error says; starting again does not help"
+        } else {
+            "start it again; if it fails again, `processor check --config FILE` tells what is wrong"
+        };
+        error!(worker, kind, error = %failure, fix, "the worker has failed");
     }
 
     fn of_worker(&self) -> OfWorker {

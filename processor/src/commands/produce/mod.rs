@@ -7,8 +7,10 @@ mod hostile;
 mod input;
 mod sender;
 
+use super::cluster::Cluster;
 use super::config::ConfigArgs;
 use super::{FAILED, progress, signals};
+use anyhow::bail;
 use clap::{ArgGroup, Args, ValueEnum};
 use event::{Dice, Feed, Outgoing};
 use indicatif::ProgressBar;
@@ -116,6 +118,10 @@ struct Counts {
 
 pub fn produce(args: &ProduceArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
+    let topic = &config.kafka.input_topic;
+    if Cluster::connect(&config.kafka)?.topic(topic)?.is_none() {
+        bail!("there is no topic {topic}: `processor topics create` makes it");
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     signals::watch(move |ending, before| {
