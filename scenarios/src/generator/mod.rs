@@ -118,6 +118,14 @@ fn configuration(dice: &Dice, windows: &Windows) -> Table {
             )]),
         ),
         (
+            // In half of the storms, state is larger than memory.
+            "state".to_owned(),
+            section(vec![(
+                "memory_limit_bytes",
+                number(dice.pick("memory limit", &[0, 20_000, 256 << 20, 256 << 20])),
+            )]),
+        ),
+        (
             "windows".to_owned(),
             section(vec![
                 (
