@@ -8,9 +8,11 @@ use super::draw::Draw;
 use super::fleet::{Fleet, Recipe, Revival};
 use super::load::{Load, Origin, Sent, now_ms};
 use super::logs::Logs;
+use super::rounds::tally;
 use super::stage::{LIMITS, Stage};
 use crate::process::{end_of_log, wait_until};
 use anyhow::{Context, bail};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -101,6 +103,19 @@ impl std::fmt::Display for Variation {
             "{origin}, {rebalance} rebalances, messages up to {message_bytes} bytes, idle after {idle_ms} ms, {memory_bytes} bytes for ids"
         )
     }
+}
+
+/// What is to be told of a batch that was audited.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its load.
+    pub sent: Sent,
+    /// Processors that were stopped in the middle of a takeover.
+    pub undrained: u64,
+    /// What was logged after the last round.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Processors that the supervisor has started again.
+    pub revivals: Vec<Revival>,
 }
 
 /// A running batch.
@@ -252,14 +267,19 @@ impl Batch {
     ///
     /// # Errors
     /// When one of these fails; the audit's words are in `audit.txt`.
-    pub fn finish(mut self, stage: &Stage) -> anyhow::Result<Sent> {
+    pub fn finish(mut self, stage: &Stage) -> anyhow::Result<Finished> {
         let load = self.load.take().context("the load was ended already")?;
         let sent = load.finish()?;
         self.settle(stage)?;
         self.recover(stage)?;
-        self.fleet.stop_all()?;
+        let undrained = self.fleet.stop_all()?;
         self.audit(stage)?;
-        Ok(sent)
+        Ok(Finished {
+            sent,
+            undrained,
+            events: tally(&self.logs.new_lines()?),
+            revivals: self.revivals,
+        })
     }
 
     /// Waits until every window is over by the clock, and the results have stopped coming.

@@ -171,22 +171,21 @@ impl Run<'_> {
             );
             self.report.add(&played);
         }
-        for revival in &batch.revivals {
+        let topics = batch.topics().map(str::to_owned);
+        let finished = batch
+            .finish(stage)
+            .with_context(|| format!("the end of batch {number} of seed {}", self.draw.seed()))?;
+        for revival in &finished.revivals {
             println!(
                 "started again: processor {}: {}",
                 revival.ordinal, revival.last_words
             );
         }
-        let revivals = batch.revivals.len();
-        let topics = batch.topics().map(str::to_owned);
-        let sent = batch
-            .finish(stage)
-            .with_context(|| format!("the audit of batch {number} of seed {}", self.draw.seed()))?;
         println!(
             "batch {number}: {} records ({} hostile), audit complete and without a fault",
-            sent.delivered, sent.hostile
+            finished.sent.delivered, finished.sent.hostile
         );
-        self.report.add_batch(sent, revivals);
+        self.report.add_batch(&finished);
         stage
             .view
             .delete_topics(&topics.each_ref().map(String::as_str))

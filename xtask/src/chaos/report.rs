@@ -2,6 +2,7 @@
 //!
 //! Comes in: rounds that were played. Goes out: text. Never here: playing.
 
+use super::batch::Finished;
 use super::fault::Kind;
 use super::load::Sent;
 use super::proxy::Counts;
@@ -27,6 +28,7 @@ pub struct Report {
     /// Batches whose audit found nothing.
     audits: u64,
     revivals: u64,
+    undrained: u64,
 }
 
 impl Report {
@@ -41,12 +43,14 @@ impl Report {
     }
 
     /// Adds a batch that was audited.
-    pub fn add_batch(&mut self, sent: Sent, revivals: usize) {
-        self.sent.delivered += sent.delivered;
-        self.sent.hostile += sent.hostile;
-        self.sent.duplicates += sent.duplicates;
+    pub fn add_batch(&mut self, batch: &Finished) {
+        self.sent.delivered += batch.sent.delivered;
+        self.sent.hostile += batch.sent.hostile;
+        self.sent.duplicates += batch.sent.duplicates;
         self.audits += 1;
-        self.revivals += revivals as u64;
+        self.revivals += batch.revivals.len() as u64;
+        self.undrained += batch.undrained;
+        add(&mut self.events, &batch.events);
     }
 
     /// Rounds until now.
@@ -95,6 +99,10 @@ impl Report {
         }
         let rest = [
             (self.revivals, "processors started again by the supervisor"),
+            (
+                self.undrained,
+                "processors stopped in the middle of a takeover",
+            ),
             (proxy.delayed, "EndTxn delayed"),
             (proxy.withheld, "EndTxn withheld"),
             (proxy.answers_lost, "answers to EndTxn lost"),

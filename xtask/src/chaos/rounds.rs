@@ -101,7 +101,9 @@ pub fn play(stage: &mut Stage, batch: &mut Batch, decision: Decision) -> anyhow:
     })
 }
 
-fn tally(lines: &[Line]) -> BTreeMap<&'static str, u64> {
+/// Counts [`EVENTS`] in lines of logs.
+#[must_use]
+pub fn tally(lines: &[Line]) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
     for line in lines {
         if let Some((_, name)) = EVENTS.iter().find(|(message, _)| *message == line.message) {
@@ -215,10 +217,9 @@ impl Round<'_> {
     fn restart_processor(&mut self) -> anyhow::Result<Hurt> {
         let victim = self.decision.processor;
         let was_open = self.aim()?;
-        self.batch.fleet.stop(victim)?;
+        let is_done = self.batch.fleet.stop(victim)?;
         sleep(self.decision.hold);
         self.batch.fleet.start(victim)?;
-        let is_done = true;
         Ok(Hurt { is_done, was_open })
     }
 
@@ -239,8 +240,7 @@ impl Round<'_> {
         let is_done = if self.decision.is_rough {
             self.batch.fleet.kill(GUEST)?
         } else {
-            self.batch.fleet.stop(GUEST)?;
-            true
+            self.batch.fleet.stop(GUEST)?
         };
         Ok(Hurt { is_done, was_open })
     }

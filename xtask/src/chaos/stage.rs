@@ -81,7 +81,7 @@ impl Stage {
         let processor = copy(root, "processor", &folder)?;
         let tickproof = copy(root, "tickproof", &folder)?;
         crate::kafka::down(root, CLUSTER)?;
-        let cluster = Cluster::up(root, &Options::named(CLUSTER))?;
+        let cluster = Cluster::up(root, &options())?;
         let brokers = &cluster.manifest().brokers;
         let ports = brokers
             .iter()
@@ -153,6 +153,18 @@ impl Stage {
             s3::down(&self.root)?;
         }
         fs::remove_dir_all(&self.folder).with_context(|| self.folder.display().to_string())
+    }
+}
+
+/// A broker that came back leads again soon: what is done to it then matters.
+fn options() -> Options {
+    let properties = [
+        "leader.imbalance.check.interval.seconds=2",
+        "leader.imbalance.per.broker.percentage=0",
+    ];
+    Options {
+        properties: properties.map(str::to_owned).to_vec(),
+        ..Options::named(CLUSTER)
     }
 }
 
