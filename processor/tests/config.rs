@@ -1,6 +1,6 @@
 //! The configuration file: what it means, and what it says when it is wrong.
 
-use processor::config::{LogLevel, ProcessorConfig, RebalanceProtocol};
+use processor::config::{Encryption, LogLevel, ProcessorConfig, RebalanceProtocol, StateKind};
 use processor::core::Identity;
 
 const MINIMAL: &str = r#"
@@ -269,6 +269,70 @@ fn wrong_telemetry_and_too_many_workers_are_told() {
     let errors = errors_of("[worker]\nordinal = 99999\ncount = 2");
     assert!(
         errors.contains("worker.count = 2: it must be at most 1"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn state_and_checkpoints_are_understood_and_checked() {
+    let example = ProcessorConfig::from_toml(ProcessorConfig::example()).expect("it is valid");
+    let minimal = ProcessorConfig::from_toml(MINIMAL).expect("it is valid");
+    assert_eq!(example.state, minimal.state);
+    assert_eq!(example.state.store, StateKind::RocksDb);
+    assert_eq!(example.state.memory_limit_bytes, 256 << 20);
+    assert_eq!(example.checkpoint.s3.encryption, Encryption::BucketDefault);
+    assert_eq!(example.checkpoint.s3.endpoint, None);
+
+    let overrides = r#"
+        state = { store = "memory", directory = "/tmp/x", memory_limit_bytes = 0 }
+        [checkpoint]
+        url = "s3://bucket"
+        retain_ms = 86400000
+        [checkpoint.s3]
+        endpoint = "http://127.0.0.1:1"
+        region = "eu-central-1"
+        allow_http = true
+        sse = "aws:kms"
+        kms_key_id = "key"
+        bucket_key = true
+    "#;
+    let overrides = overrides.parse().expect("the overrides are TOML");
+    let config = ProcessorConfig::with_overrides(MINIMAL, &overrides).expect("it is valid");
+    assert_eq!(config.state.store, StateKind::Memory);
+    assert_eq!(config.state.memory_limit_bytes, 0);
+    assert_eq!(config.checkpoint.retain_ms, 86_400_000);
+    let s3 = config.checkpoint.s3;
+    assert_eq!(s3.encryption, Encryption::Kms);
+    assert_eq!(s3.kms_key_id.as_deref(), Some("key"));
+    assert!(s3.bucket_key && s3.allow_http);
+
+    let errors = errors_of(
+        r#"
+        state = { store = "disk", directory = "", memory_limit_bytes = -1 }
+        [checkpoint]
+        retain_ms = -1
+        [checkpoint.s3]
+        endpoint = "127.0.0.1"
+        allow_http = "yes"
+        kms_key_id = "key"
+        bucket_key = true
+        "#,
+    );
+    assert_eq!(
+        errors,
+        r#"the configuration has 8 errors:
+  state.store = "disk": it must be "rocksdb" or "memory"
+  state.directory = "": it must be a path
+  state.memory_limit_bytes = -1: it must be an integer from 0 to 17592186044416
+  checkpoint.retain_ms = -1: it must be an integer from 0 to 31536000000
+  checkpoint.s3.endpoint = "127.0.0.1": it must be "https://host:port", or "" for AWS's own
+  checkpoint.s3.allow_http = "yes": it must be true or false
+  checkpoint.s3.kms_key_id = "key": it must be set only with sse = "aws:kms"
+  checkpoint.s3.bucket_key = true: it must be set only with sse = "aws:kms""#
+    );
+    let errors = errors_of("checkpoint = { s3 = { endpoint = \"http://127.0.0.1:1\" } }");
+    assert!(
+        errors.contains("checkpoint.s3.allow_http = false: it must be true"),
         "{errors}"
     );
 }

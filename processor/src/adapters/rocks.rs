@@ -122,6 +122,10 @@ impl Drop for RocksStateStore {
         self.db = None;
         // Whoever starts next removes what is left.
         let _ = fs::remove_dir_all(&self.folder);
+        if let Some(of_worker) = self.folder.parent() {
+            // Only when no other start of this worker has anything in it.
+            let _ = fs::remove_dir(of_worker);
+        }
     }
 }
 
