@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// For calls that succeed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a call is made again that may be made again.
+const TRIES_MAX: u32 = 3;
 /// Timestamp of every record here.
 pub(super) const TIMESTAMP: LogTimeMs = LogTimeMs(1_700_000_000_123);
 
@@ -95,7 +97,7 @@ pub(super) async fn insist(mut call: impl AsyncFnMut() -> KafkaResult<()>) -> Ka
     let mut tries = 0;
     loop {
         match call().await {
-            Err(error) if error.class == ErrorClass::Retriable && tries < 10 => tries += 1,
+            Err(error) if error.class == ErrorClass::Retriable && tries < TRIES_MAX => tries += 1,
             other => return other,
         }
     }

@@ -131,6 +131,7 @@ fn passes(code: ErrorCode) -> bool {
             | ErrorCode::ConcurrentTransactions
             | ErrorCode::NotLeaderOrFollower
             | ErrorCode::LeaderNotAvailable
+            | ErrorCode::OffsetNotAvailable
             | ErrorCode::FencedLeaderEpoch
             | ErrorCode::UnknownLeaderEpoch
             | ErrorCode::BrokerNotAvailable

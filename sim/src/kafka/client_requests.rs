@@ -166,7 +166,7 @@ impl Broker {
         };
         // A new leader does not yet know how much of its log is committed (KIP-207).
         if replica.high_watermark < replica.epoch_start {
-            return Err(ErrorCode::LeaderNotAvailable);
+            return Err(ErrorCode::OffsetNotAvailable);
         }
         Ok(latest)
     }

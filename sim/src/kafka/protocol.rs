@@ -147,6 +147,7 @@ pub enum ErrorCode {
     UnknownProducerId,
     FencedLeaderEpoch,
     UnknownLeaderEpoch,
+    OffsetNotAvailable,
     UnstableOffsetCommit,
     FencedInstanceId,
     InvalidUpdateVersion,

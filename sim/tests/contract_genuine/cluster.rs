@@ -21,6 +21,8 @@ pub struct GenuineCluster {
     cluster: Cluster,
     /// In every name, so that nobody else uses it.
     tag: String,
+    /// librdkafka's `debug`.
+    debug: Option<String>,
     made: u32,
     names: Names,
     connections: BTreeMap<BrokerId, Connection>,
@@ -41,11 +43,12 @@ fn sleep(duration: Duration) {
 
 impl GenuineCluster {
     /// The cluster for one behaviour; `tag` is unique among all runs.
-    pub fn new(cluster: Cluster, tag: String) -> GenuineCluster {
+    pub fn new(cluster: Cluster, tag: String, debug: Option<String>) -> GenuineCluster {
         let topics = ["__consumer_offsets", "__transaction_state"].map(str::to_owned);
         GenuineCluster {
             cluster,
             tag,
+            debug,
             made: 0,
             names: Names {
                 topics: topics.to_vec(),
@@ -163,6 +166,9 @@ impl ClusterUnderTest for GenuineCluster {
             RebalanceProtocol::Eager => config::RebalanceProtocol::Eager,
             RebalanceProtocol::Cooperative => config::RebalanceProtocol::Cooperative,
         };
+        if let Some(debug) = &self.debug {
+            kafka.properties.insert("debug".to_owned(), debug.clone());
+        }
         RdKafka::new(&kafka).map_err(failed)
     }
 
@@ -173,16 +179,21 @@ impl ClusterUnderTest for GenuineCluster {
 
     async fn create_topic(&mut self, spec: TopicSpec) -> Result<Topic, Failure> {
         let name = self.name("topic");
-        let in_sync = CreatableTopicConfig::default()
-            .with_name(StrBytes::from_static_str("min.insync.replicas"))
-            .with_value(Some(StrBytes::from_string(
-                spec.min_insync_replicas.to_string(),
-            )));
+        let setting = |name: &'static str, value: String| {
+            CreatableTopicConfig::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_value(Some(StrBytes::from_string(value)))
+        };
+        // Retention goes by the records' own timestamps, and those of behaviours are old.
+        let settings = vec![
+            setting("min.insync.replicas", spec.min_insync_replicas.to_string()),
+            setting("retention.ms", "-1".to_owned()),
+        ];
         let topic = CreatableTopic::default()
             .with_name(TopicName(StrBytes::from_string(name.clone())))
             .with_num_partitions(i32::try_from(spec.partitions).map_err(failed)?)
             .with_replication_factor(3)
-            .with_configs(vec![in_sync]);
+            .with_configs(settings);
         let brokers = self.brokers();
         let mut tries = 0;
         while !self.create(brokers[tries % brokers.len()], topic.clone())? {

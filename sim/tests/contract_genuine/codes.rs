@@ -3,7 +3,7 @@
 use sim::contract::Failure;
 use sim::kafka::protocol::ErrorCode;
 
-const CODES: [(i16, ErrorCode); 43] = [
+const CODES: [(i16, ErrorCode); 44] = [
     (-1, ErrorCode::UnknownServerError),
     (1, ErrorCode::OffsetOutOfRange),
     (3, ErrorCode::UnknownTopicOrPartition),
@@ -38,6 +38,7 @@ const CODES: [(i16, ErrorCode); 43] = [
     (74, ErrorCode::FencedLeaderEpoch),
     (75, ErrorCode::UnknownLeaderEpoch),
     (77, ErrorCode::StaleBrokerEpoch),
+    (78, ErrorCode::OffsetNotAvailable),
     (79, ErrorCode::MemberIdRequired),
     (82, ErrorCode::FencedInstanceId),
     (87, ErrorCode::InvalidRecord),

@@ -1,6 +1,7 @@
 //! The contract on a genuine cluster, which `cargo xtask kafka up` has started.
 //!
-//! `cargo test -p sim --features genuine --test contract_genuine -- [--cluster NAME] [PART OF A NAME]…`
+//! `cargo test -p sim --features genuine --test contract_genuine -- [--cluster NAME] [--debug
+//! LIST] [PART OF A NAME]…`, where the list is librdkafka's `debug`, for example `eos,protocol`.
 //!
 //! Behaviours that leave the brokers alone are tried four at a time, the others one after the other.
 
@@ -25,18 +26,22 @@ const LANES: usize = 4;
 
 struct Arguments {
     cluster: String,
+    /// librdkafka's `debug`.
+    debug: Option<String>,
     wanted: Vec<String>,
 }
 
 fn arguments() -> Arguments {
     let mut arguments = Arguments {
         cluster: "main".into(),
+        debug: None,
         wanted: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--cluster" => arguments.cluster = words.next().unwrap_or_default(),
+            "--debug" => arguments.debug = words.next(),
             word if word.starts_with('-') => {}
             word => arguments.wanted.push(word.to_owned()),
         }
@@ -64,6 +69,7 @@ struct Run {
     cluster: Cluster,
     /// Differs from run to run.
     tag: String,
+    debug: Option<String>,
     tally: Mutex<Tally>,
 }
 
@@ -75,7 +81,7 @@ impl Run {
     fn try_one(&self, number: usize, behaviour: &Behaviour<GenuineCluster>) {
         let tag = format!("{}-{number}", self.tag);
         let begun = Instant::now();
-        let mut cluster = GenuineCluster::new(self.cluster.clone(), tag);
+        let mut cluster = GenuineCluster::new(self.cluster.clone(), tag, self.debug.clone());
         let outcome = drive((behaviour.run)(&mut cluster));
         let took = begun.elapsed().as_millis();
         // Whatever a behaviour left behind must not reach the next one.
@@ -144,6 +150,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if arguments.debug.is_some() {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+            .init();
+    }
     let version = cluster.manifest().version.clone();
     let mut chosen = behaviours::<GenuineCluster>();
     chosen.retain(|behaviour| {
@@ -154,6 +165,7 @@ fn main() -> ExitCode {
     let run = Run {
         cluster,
         tag: tag(),
+        debug: arguments.debug,
         tally: Mutex::default(),
     };
     run.try_all(&chosen);
