@@ -198,3 +198,45 @@ fn a_stop_whose_commit_was_aborted_tries_again() {
     assert_eq!(world.committed_offset(P0), Some(world.end_of_log()));
     is_stopped_cleanly(&world);
 }
+
+/// A worker that is given a partition, cannot restore it, and stops.
+fn stopping_before_the_restore(world: &World) -> Exit {
+    world.fail("get", 10_000, ErrorClass::Retriable);
+    let script = vec![assign(&[P0]), Step::Wait(2_000), Step::Stop];
+    let exit = world.run(&config(""), script);
+    assert!(world.count("event Postponed") > 0, "{}", world.journal());
+    world.lock().clear_faults();
+    exit
+}
+
+#[test]
+fn a_partition_that_was_left_settled_needs_no_restore_before_a_stop() {
+    let world = World::with_events(EVENTS);
+    world.run_well(&config(""), reading());
+    is_stopped_cleanly(&world);
+    let exit = stopping_before_the_restore(&world);
+    assert!(matches!(exit, Exit::Stopped), "{exit:?}");
+    world.run_well(&config(""), reading());
+    world.outputs(P0);
+}
+
+#[test]
+fn a_partition_that_must_be_replayed_makes_a_stop_unclean() {
+    let world = World::with_events(EVENTS);
+    world.run_well(&config(""), reading());
+    world.append_events(EVENTS..EVENTS + 20);
+    // A commit after the newest snapshot.
+    let script = vec![
+        assign(&[P0]),
+        Step::Wait(10_100),
+        Step::Read,
+        Step::Wait(10_100),
+        Step::Crash,
+    ];
+    world.run(&config(SLOW), script);
+    assert_eq!(world.committed_offset(P0), Some(world.end_of_log()));
+    let error = stopping_before_the_restore(&world).error();
+    assert!(matches!(error, WorkerError::DrainIncomplete(P0)), "{error}");
+    world.run_well(&config(""), reading());
+    world.outputs(P0);
+}

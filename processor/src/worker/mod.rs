@@ -20,6 +20,7 @@ mod partition;
 mod recovery;
 mod restore;
 mod rounds;
+mod stop;
 mod transaction;
 
 pub use commit_record::{CommitRecord, CommitRecordError, METADATA_BYTES_MAX, VERSION};
@@ -30,7 +31,7 @@ use crate::config::ProcessorConfig;
 use crate::core::CoreConfig;
 use crate::io::{
     Clock, ConsumedRecord, Consumer, ErrorClass, Kafka, KafkaError, Polled, StateStore,
-    TopicDescription, TransactionalProducer,
+    TopicDescription,
 };
 use crate::units::{Offset, PartitionId};
 use futures_util::future::{Either, select};
@@ -57,8 +58,6 @@ const FENCES_IN_A_ROW_MAX: u32 = 8;
 /// Bytes of outputs that may wait for a commit before delivery is paused: what one transaction can
 /// carry well within its timeout.
 const PENDING_BYTES_MAX: usize = 16 << 20;
-/// Rounds of a clean stop before it is given up.
-const DRAIN_ROUNDS_MAX: u32 = 20;
 
 /// What a worker is built from.
 pub struct Parts<K, S, C, O> {
@@ -333,6 +332,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// Takes partitions over: they wait, without a position, for [`Worker::recover_waiting`].
     async fn take_over(&mut self, partitions: Vec<PartitionId>) -> Result<(), WorkerError> {
         if let Err(error) = self.consumer.accept(&partitions) {
+            if error.class == ErrorClass::Fatal {
+                return Err(error.into());
+            }
             self.observer.observe(&WorkerEvent::Retrying(&error));
             return Ok(()); // lost again; the event is on its way
         }
@@ -463,62 +465,5 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.observer.observe(&WorkerEvent::Retrying(&error));
         self.clock.sleep(RETRY_PAUSE).await;
         self.stay_in_group().await
-    }
-
-    /// The last act: snapshots at the committed offsets, then leave. No record is taken any more, so each
-    /// round can only bring snapshot and commit closer together.
-    async fn drain(mut self) -> Result<(), WorkerError> {
-        for _ in 0..DRAIN_ROUNDS_MAX {
-            self.commit().await?;
-            self.checkpoint_all().await?;
-            self.commit().await?;
-            if self.first_unsettled().is_none() {
-                break;
-            }
-            self.clock.sleep(RETRY_PAUSE).await;
-            self.follow_group().await?;
-        }
-        let unsettled = self.first_unsettled();
-        // Requests that are still under way must not outlive this process's last epoch.
-        if self.producer.as_ref().is_some_and(|p| p.is_tainted()) {
-            self.replace_producer("the worker stops").await?;
-        }
-        let partitions: Vec<PartitionId> = self.owned.keys().copied().collect();
-        self.forget(&partitions, true)?;
-        self.consumer.close(Duration::from_millis(5_000)).await;
-        unsettled.map_or(Ok(()), |partition| {
-            Err(WorkerError::DrainIncomplete(partition))
-        })
-    }
-
-    /// While it stops: keeps up with the group's generations and with what is taken away, and takes
-    /// nothing new.
-    async fn follow_group(&mut self) -> Result<(), WorkerError> {
-        let owned: Vec<PartitionId> = self.owned.keys().copied().collect();
-        if let Err(error) = self.consumer.pause(&owned) {
-            self.observer.observe(&WorkerEvent::Retrying(&error));
-        }
-        let polled = self.consumer.poll(Duration::ZERO).await?;
-        self.note_poll();
-        self.deferred.push_back(polled);
-        while let Some(polled) = self.deferred.pop_front() {
-            match polled {
-                Polled::Revoked(partitions) => self.give_back(&partitions).await?,
-                Polled::Lost(partitions) => self.lose(&partitions)?,
-                Polled::Assigned(_)
-                | Polled::Records { .. }
-                | Polled::EndOfPartition { .. }
-                | Polled::TimedOut => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// A partition whose next start would have to replay, or might.
-    fn first_unsettled(&self) -> Option<PartitionId> {
-        let mut unsettled = self.owned.values().filter(|owned| !owned.is_settled());
-        let waiting = self.waiting.keys().next();
-        let owned = unsettled.next().map(|owned| owned.partition);
-        owned.or(waiting.copied())
     }
 }
