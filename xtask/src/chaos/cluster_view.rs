@@ -43,6 +43,14 @@ impl View {
         View { ports }
     }
 
+    /// The same cluster, without asking that broker: it would keep everybody waiting while it is paused.
+    #[must_use]
+    pub fn without(&self, broker: u32) -> View {
+        let mut ports = self.ports.clone();
+        ports.retain(|id, _| i64::from(*id) != i64::from(broker));
+        View { ports }
+    }
+
     /// Asks one broker after the other until one answers.
     fn ask_any(&self, (key, version): (i16, i16), body: &[u8]) -> anyhow::Result<Vec<u8>> {
         let mut last = anyhow::anyhow!("there are no brokers");

@@ -5,6 +5,7 @@
 //! Never here: choices.
 
 use super::batch::{Batch, GUEST};
+use super::cluster_view::View;
 use super::fault::{Decision, Kind};
 use super::logs::Line;
 use super::proxy::Order;
@@ -19,6 +20,9 @@ use std::time::Duration;
 const AIM_LIMIT: Duration = Duration::from_secs(20);
 /// How long the third processor is given to become a member and to recover partitions.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the controller is given to take a paused broker's leaderships away.
+const FENCE_LIMIT: Duration = Duration::from_secs(30);
 
 const READY: &str = "the partition is ready";
 const COMMITTED: &str = "committed";
@@ -247,7 +251,7 @@ impl Round<'_> {
 
     fn down_broker(&mut self) -> anyhow::Result<Hurt> {
         let broker = self.decision.broker;
-        let led = self.stage.led_by(broker, &self.batch.topics());
+        let led = self.stage.led_by(broker, &self.batch.topics())?;
         if self.decision.kind == Kind::BrokerKill {
             self.stage.cluster.kill(broker)?;
         } else {
@@ -266,30 +270,43 @@ impl Round<'_> {
     fn make_whole(&mut self, led: usize) -> anyhow::Result<bool> {
         let topics = self.batch.topics();
         let broker = self.decision.broker;
-        let mut has_moved = self.stage.led_by(broker, &topics) < led;
+        let has_lost = |view: &View| led_by(view, broker, &topics).is_ok_and(|now| now < led);
+        let mut has_moved = has_lost(&self.stage.view);
         self.stage.wait_whole(&topics, |view| {
-            has_moved |= led_by(view, broker, &topics) < led;
+            has_moved |= has_lost(view);
         })?;
         Ok(has_moved)
     }
 
     fn pause_broker(&mut self) -> anyhow::Result<Hurt> {
         let broker = self.decision.broker;
-        let led = self.stage.led_by(broker, &self.batch.topics());
+        let led = self.stage.led_by(broker, &self.batch.topics())?;
+        let must_move = self.decision.kind == Kind::BrokerPausePastSession;
         self.stage.cluster.pause(broker)?;
         sleep(self.decision.hold);
+        let has_moved = must_move && self.wait_for_new_leaders(led)?;
         self.stage.cluster.resume(broker)?;
-        let has_moved = self.make_whole(led)?;
-        let must_move = self.decision.kind == Kind::BrokerPausePastSession;
+        self.make_whole(led)?;
         Ok(Hurt {
-            is_done: led > 0 && (has_moved || !must_move),
+            is_done: led > 0 && has_moved == must_move,
             was_open: false,
+        })
+    }
+
+    /// A broker's session begins anew when another controller takes over, so it may last longer.
+    fn wait_for_new_leaders(&mut self, led: usize) -> anyhow::Result<bool> {
+        let broker = self.decision.broker;
+        let others = self.stage.view.without(broker);
+        wait_until(FENCE_LIMIT, || {
+            self.batch.supervise()?;
+            let now = led_by(&others, broker, &self.batch.topics());
+            Ok(now.is_ok_and(|now| now < led))
         })
     }
 
     fn kill_broker_and_processor(&mut self) -> anyhow::Result<Hurt> {
         let (broker, victim) = (self.decision.broker, self.decision.processor);
-        let led = self.stage.led_by(broker, &self.batch.topics());
+        let led = self.stage.led_by(broker, &self.batch.topics())?;
         let was_open = self.aim()?;
         self.stage.cluster.kill(broker)?;
         sleep(self.decision.pause);

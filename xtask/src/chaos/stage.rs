@@ -138,8 +138,10 @@ impl Stage {
     }
 
     /// How many partitions of these topics, and of Kafka's own, that broker leads.
-    #[must_use]
-    pub fn led_by(&self, broker: u32, topics: &[&str]) -> usize {
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn led_by(&self, broker: u32, topics: &[&str]) -> anyhow::Result<usize> {
         led_by(&self.view, broker, topics)
     }
 
@@ -169,12 +171,17 @@ fn options() -> Options {
 }
 
 /// As [`Stage::led_by`].
-#[must_use]
-pub fn led_by(view: &View, broker: u32, topics: &[&str]) -> usize {
-    let broker = i32::try_from(broker).unwrap_or(-1);
-    let topics = topics.iter().chain(&INTERNAL);
-    let copies = topics.filter_map(|topic| view.copies(topic).ok()).flatten();
-    copies.filter(|of| of.leader == broker).count()
+///
+/// # Errors
+/// As there.
+pub fn led_by(view: &View, broker: u32, topics: &[&str]) -> anyhow::Result<usize> {
+    let broker = i32::try_from(broker)?;
+    let mut count = 0;
+    for topic in topics.iter().chain(&INTERNAL) {
+        let copies = view.copies(topic)?;
+        count += copies.iter().filter(|of| of.leader == broker).count();
+    }
+    Ok(count)
 }
 
 fn build(root: &Path, package: &str, options: &[&str]) -> anyhow::Result<()> {
