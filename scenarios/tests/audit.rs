@@ -2,12 +2,12 @@
 //! judged, and accuses what was tampered with.
 
 use bytes::Bytes;
-use properties::history::{History, TopicRecord};
+use properties::history::{CommittedOffset, History, TopicRecord};
 use properties::spill::Scratch;
 use properties::{Property, Verdict};
 use reports::audit::AuditReport;
 use scenarios::audit::recorded::Recorded;
-use scenarios::audit::{AuditError, Order, audit};
+use scenarios::audit::{AuditError, Cluster, Extent, Order, Progress, Topic, audit};
 use scenarios::{catalog, runner};
 
 /// So little that everything is sorted on disk.
@@ -31,15 +31,19 @@ fn history(scenario: &str, seed: u64) -> History {
 }
 
 fn audited(history: &History, complete: bool) -> Result<AuditReport, AuditError> {
-    let order = Order {
+    let order = order(history, complete);
+    audit(&order, &mut Recorded::new(history), &mut ())
+}
+
+fn order(history: &History, complete: bool) -> Order {
+    Order {
         rules: history.rules.clone(),
         group: "processor".to_owned(),
         topics: [history.input_topic.as_str(), "output", "dlq"].map(str::to_owned),
         complete,
         hidden_ms_max: history.hidden_ms_max,
         scratch: Scratch::folder(std::env::temp_dir(), SORTER_BYTES_MAX),
-    };
-    audit(&order, &mut Recorded::new(history), &mut ())
+    }
 }
 
 fn failed(history: &History, complete: bool) -> Vec<Property> {
@@ -220,4 +224,84 @@ fn a_group_that_is_no_processor_is_an_error_that_names_the_fix() {
             .to_string()
             .contains("is kafka.group_id that of the processor?")
     );
+}
+
+/// A cluster in which a transaction of an output partition stays open.
+struct Open<'a>(Recorded<'a>);
+
+impl Cluster for Open<'_> {
+    fn now_ms(&self) -> i64 {
+        self.0.now_ms()
+    }
+
+    fn committed(&mut self) -> Result<Vec<CommittedOffset>, AuditError> {
+        self.0.committed()
+    }
+
+    fn extents(&mut self, topic: Topic) -> Result<Vec<Extent>, AuditError> {
+        let mut extents = self.0.extents(topic)?;
+        if topic == Topic::Output {
+            extents[0].written_end += 3;
+        }
+        Ok(extents)
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        partition: i32,
+        extent: Extent,
+        each: &mut dyn FnMut(&TopicRecord) -> std::io::Result<()>,
+    ) -> Result<(), AuditError> {
+        self.0.read(topic, partition, extent, each)
+    }
+}
+
+#[test]
+fn a_transaction_that_stays_open_is_noted_and_no_rest() {
+    let history = history("calm", 0);
+    let open = |complete| {
+        let mut cluster = Open(Recorded::new(&history));
+        audit(&order(&history, complete), &mut cluster, &mut ()).expect("it is audited")
+    };
+    let report = open(false);
+    assert_eq!(report.verdicts.failed(), []);
+    assert!(
+        report.text().contains("a transaction stayed open"),
+        "{}",
+        report.text()
+    );
+    assert_eq!(open(true).verdicts.failed(), [Property::Liveness]);
+}
+
+#[test]
+fn scratch_space_that_cannot_be_used_is_an_error_that_names_the_fix() {
+    let history = history("calm", 0);
+    let order = Order {
+        scratch: Scratch::folder("/no/such/folder".into(), 1),
+        ..order(&history, true)
+    };
+    let error = audit(&order, &mut Recorded::new(&history), &mut ());
+    let error = error.expect_err("there is no room");
+    assert!(matches!(error, AuditError::Scratch(_)), "{error}");
+    assert!(error.to_string().contains("--scratch"), "{error}");
+}
+
+#[test]
+fn progress_comes_to_its_end() {
+    #[derive(Default)]
+    struct Seen(u64, u64);
+    impl Progress for Seen {
+        fn total(&mut self, offsets: u64) {
+            self.0 += offsets;
+        }
+        fn advance(&mut self, offsets: u64) {
+            self.1 += offsets;
+        }
+    }
+    let history = history("calm", 0);
+    let mut seen = Seen::default();
+    let mut cluster = Recorded::new(&history);
+    audit(&order(&history, true), &mut cluster, &mut seen).expect("it is audited");
+    assert!(seen.0 > history.input.len() as u64 && seen.0 == seen.1);
 }

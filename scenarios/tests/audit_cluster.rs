@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use reports::audit::AuditReport;
 use scenarios::audit::kafka::KafkaCluster;
-use scenarios::audit::{AuditError, Order, audit};
+use scenarios::audit::{AuditError, Cluster, Order, Topic, audit};
 use scenarios::{catalog, runner};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -269,6 +269,44 @@ fn what_is_not_committed_yet_is_left_out() {
     assert_eq!(report.verdicts.failed(), [], "{}", report.text());
     assert!(report.not_committed.offsets > 0 && report.not_committed.outputs > 0);
     assert!(stage.failed(&cut, true).contains(&Property::Liveness));
+}
+
+#[test]
+fn brokers_that_do_not_answer_are_an_error_that_names_them() {
+    let mut stage = Stage::new("127.0.0.1:9", "nobody");
+    stage.kafka.request_timeout_ms = 500;
+    let mut cluster = KafkaCluster::new(&stage.kafka).expect("it is made");
+    let error = cluster.committed().expect_err("nobody is there");
+    assert!(matches!(error, AuditError::Cluster { .. }), "{error}");
+    assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
+}
+
+#[test]
+fn what_is_removed_while_it_is_read_is_an_error_that_names_the_fix() {
+    let Some(servers) = servers() else { return };
+    let stage = Stage::new(&servers, "removed");
+    let history = history(&stage.kafka.input_topic, 4);
+    stage.hold(&history);
+    let mut cluster = KafkaCluster::new(&stage.kafka).expect("it is made");
+    let partition = history.input[0].partition;
+    let extent = cluster.extents(Topic::Input).expect("it is there")[partition as usize];
+    let admin = client_config(&stage.kafka, Role::Admin).expect("it is a client's");
+    let admin: AdminClient<DefaultClientContext> = admin.create().expect("it is made");
+    let mut until = TopicPartitionList::new();
+    let name = &stage.kafka.input_topic;
+    until
+        .add_partition_offset(name, partition, Offset::Offset(extent.start + 10))
+        .expect("it is an offset");
+    let options = AdminOptions::new().operation_timeout(Some(CALL));
+    let removed = completed(admin.delete_records(&until, &options)).expect("they are removed");
+    assert!(
+        removed.elements().iter().all(|one| one.error().is_ok()),
+        "{removed:?}"
+    );
+    let read = cluster.read(Topic::Input, partition, extent, &mut |_| Ok(()));
+    let error = read.expect_err("the beginning is gone");
+    assert!(matches!(error, AuditError::Removed { .. }), "{error}");
+    assert!(error.to_string().contains("retention"), "{error}");
 }
 
 #[test]

@@ -93,3 +93,21 @@ fn a_printed_plan_is_the_same_each_time() {
         text(&tickproof(&["plan", "storm", "--seed", "18"]))
     );
 }
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn an_audit_without_a_kafka_client_names_the_build_that_has_one() {
+    let output = tickproof(&["audit", "--config", "processor.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let fix = "--features kafka -- audit --config processor.toml";
+    assert!(errors(&output).contains(fix), "{}", errors(&output));
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn an_audit_of_nothing_ends_with_2_and_names_the_fix() {
+    let output = tickproof(&["audit", "--config", "/nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let fix = "give the processor's configuration file by --config";
+    assert!(errors(&output).contains(fix), "{}", errors(&output));
+}

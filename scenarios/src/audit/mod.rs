@@ -147,6 +147,11 @@ pub fn audit(
             .map(|extent| length(*extent))
             .sum(),
     );
+    let stuck = stuck(order, &outputs, &letters);
+    let mut notes: Vec<String> = stuck
+        .iter()
+        .map(|stuck| format!("{stuck}; what is behind it cannot be seen"))
+        .collect();
     let facts = Facts {
         rules: order.rules.clone(),
         input_topic: order.topics[0].clone(),
@@ -157,7 +162,7 @@ pub fn audit(
         ended_at_ms: Some(log.cluster.now_ms()),
         hidden_ms_max: order.hidden_ms_max,
         settled: order.complete,
-        stuck: stuck(order, &outputs, &letters),
+        stuck,
         refusals: Vec::new(),
     };
     let mut judge = Judge::new(facts, order.scratch.clone());
@@ -174,6 +179,7 @@ pub fn audit(
         log.judged,
     );
     truncation.lay_over(&mut verdicts);
+    notes.extend(truncation.notes());
     not_applicable(order, &mut verdicts);
     let uncommitted = cut.uncommitted(&input);
     Ok(AuditReport {
@@ -188,7 +194,7 @@ pub fn audit(
             partitions: uncommitted.iter().filter(|offsets| **offsets > 0).count() as u64,
             outputs: later.iter().sum(),
         },
-        notes: truncation.notes(),
+        notes,
         verdicts,
     })
 }
