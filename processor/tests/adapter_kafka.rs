@@ -360,3 +360,95 @@ fn partitions_move_between_members_without_loss() {
         now(first.close(CALL));
     }
 }
+
+#[test]
+fn a_member_that_leaves_in_the_middle_of_a_rebalance_is_gone_at_once() {
+    let Some(cluster) = Cluster::find("leave") else {
+        return;
+    };
+    // The only member: its assignment is not answered when it leaves.
+    let mut first = cluster.kafka().consumer(&cluster.config.group_id).unwrap();
+    first.subscribe(&cluster.config.input_topic).unwrap();
+    until(&mut first, |polled| {
+        matches!(polled, Polled::Assigned(_)).then_some(())
+    });
+    now(first.close(CALL));
+    // A standby: two partitions, and a third member that gets none.
+    let (mut second, _) = cluster.member();
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut other = cluster.kafka().consumer(&cluster.config.group_id).unwrap();
+        other.subscribe(&cluster.config.input_topic).unwrap();
+        others.push(other);
+    }
+    for _ in 0..40 {
+        let step = Duration::from_millis(50);
+        match now(second.poll(step)).unwrap() {
+            Polled::Revoked(partitions) => second.release(&partitions).unwrap(),
+            Polled::Assigned(partitions) => second.accept(&partitions).unwrap(),
+            _ => {}
+        }
+        for other in &mut others {
+            now(other.poll(Duration::ZERO)).unwrap();
+        }
+    }
+    for other in others {
+        now(other.close(CALL));
+    }
+    now(second.close(CALL));
+    // Nobody waits for a session of the dead: the next member owns everything.
+    let (last, assigned) = cluster.member();
+    assert_eq!(assigned.len(), 2);
+    now(last.close(CALL));
+}
+
+#[test]
+fn a_position_given_during_a_rebalance_holds_after_it() {
+    let Some(cluster) = Cluster::find("during") else {
+        return;
+    };
+    cluster.fill(0, 50);
+    let (mut first, _) = cluster.member();
+    let mut second = cluster.kafka().consumer(&cluster.config.group_id).unwrap();
+    second.subscribe(&cluster.config.input_topic).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let taken = loop {
+        assert!(std::time::Instant::now() < deadline, "nothing was revoked");
+        if let Polled::Assigned(partitions) = now(second.poll(Duration::ZERO)).unwrap() {
+            second.accept(&partitions).unwrap();
+        }
+        match now(first.poll(Duration::from_millis(50))).unwrap() {
+            Polled::Revoked(partitions) => break partitions,
+            Polled::Assigned(partitions) => first.accept(&partitions).unwrap(),
+            _ => {}
+        }
+    };
+    let kept: Vec<i32> = (0..2)
+        .filter(|p| !taken.contains(&PartitionId(*p)))
+        .collect();
+    assert_eq!(kept.len(), 1);
+    // Unanswered; the kept partition gets its position now.
+    first.start_at(PartitionId(kept[0]), Offset(0)).unwrap();
+    first.release(&taken).unwrap();
+    let ended = loop {
+        assert!(
+            std::time::Instant::now() < deadline + PATIENCE,
+            "no end was told"
+        );
+        if let Polled::Assigned(partitions) = now(second.poll(Duration::ZERO)).unwrap() {
+            second.accept(&partitions).unwrap();
+        }
+        match now(first.poll(Duration::from_millis(50))).unwrap() {
+            Polled::EndOfPartition { partition, .. } => break partition.0,
+            Polled::Records { partition, records } => {
+                assert_eq!((partition.0, records[0].offset), (0, Offset(0)));
+            }
+            Polled::Assigned(partitions) => first.accept(&partitions).unwrap(),
+            Polled::Revoked(partitions) => first.release(&partitions).unwrap(),
+            Polled::Lost(_) | Polled::TimedOut => {}
+        }
+    };
+    assert_eq!(ended, kept[0]);
+    drop(second);
+    now(first.close(CALL));
+}

@@ -103,6 +103,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             return Ok(self.abandon_producer(&error));
         }
         self.observer.observe(&WorkerEvent::Aborted(&error));
+        let deadline = self.transaction_deadline();
         loop {
             let timeout = self.call_timeout();
             let Some(producer) = self.producer.as_mut() else {
@@ -110,7 +111,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             };
             match producer.abort_transaction(timeout).await {
                 Ok(()) => return Ok(Ending::Aborted),
-                Err(error) if error.class == ErrorClass::Retriable => {
+                Err(error)
+                    if error.class == ErrorClass::Retriable
+                        && self.clock.monotonic() < deadline =>
+                {
                     self.observer.observe(&WorkerEvent::Retrying(&error));
                     self.clock.sleep(RETRY_PAUSE).await;
                 }
@@ -133,6 +137,13 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Ending::Unresolved
     }
 
+    /// When a transaction that still gets no answer is given up: its coordinator, if there is one, has
+    /// timed it out by then. A new producer finds out; meanwhile the member can poll.
+    fn transaction_deadline(&self) -> Duration {
+        let timeout = Duration::from_millis(self.config.kafka.transaction_timeout_ms);
+        self.clock.monotonic() + 2 * timeout
+    }
+
     /// The transaction itself. Retriable errors are retried with the same call and arguments; a
     /// commit is never followed by an abort because it timed out.
     async fn try_transact(
@@ -142,6 +153,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         group: &K::GroupMetadata,
     ) -> Result<(), KafkaError> {
         let timeout = self.call_timeout();
+        let deadline = self.transaction_deadline();
         let producer = self
             .producer
             .as_mut()
@@ -161,6 +173,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 .await
             {
                 Err(error) if error.class == ErrorClass::Retriable => {
+                    let error = unless_overdue(error, &self.clock, deadline)?;
                     self.observer.observe(&WorkerEvent::Retrying(&error));
                     self.clock.sleep(RETRY_PAUSE).await;
                 }
@@ -170,6 +183,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         loop {
             match producer.commit_transaction(timeout).await {
                 Err(error) if error.class == ErrorClass::Retriable => {
+                    let error = unless_overdue(error, &self.clock, deadline)?;
                     self.observer.observe(&WorkerEvent::Retrying(&error));
                     self.clock.sleep(RETRY_PAUSE).await;
                 }
@@ -349,6 +363,21 @@ fn progress<'a>(owned: &'a OwnedPartition, attempt: &Attempt) -> WorkerEvent<'a>
         },
         outputs: &owned.pending,
     }
+}
+
+/// A retriable error once more, or, past the deadline, one that leaves the outcome open.
+fn unless_overdue(
+    error: KafkaError,
+    clock: &impl Clock,
+    deadline: Duration,
+) -> Result<KafkaError, KafkaError> {
+    if clock.monotonic() < deadline {
+        return Ok(error);
+    }
+    Err(KafkaError {
+        class: ErrorClass::OutcomeUnknown,
+        ..error
+    })
 }
 
 fn producer_record(

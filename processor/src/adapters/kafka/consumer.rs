@@ -6,7 +6,7 @@
 //! comes next. A partition enters librdkafka's assignment only when its position is known: a logical
 //! offset, once asked for, would be looked up again and again, and override a later seek.
 
-use super::errors::{ends_consumer, of_consumer, of_query};
+use super::errors::{ends_consumer, is_unknown_topic, of_consumer, of_query, of_retriable};
 use super::ffi::{Client, Event, List, Membership, RawRecord, RdError, Rebalance, slice};
 use crate::io::{
     CommittedOffset, ConsumedRecord, Consumer, ErrorClass, Header, KafkaError, KafkaResult,
@@ -27,8 +27,6 @@ const BYTES_MAX: usize = 1 << 20;
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 /// librdkafka starts to fetch a moment after the assignment: until then it takes no seek.
 const SEEK_PAUSE: Duration = Duration::from_millis(2);
-/// One step of the wait for the end of a close.
-const CLOSE_STEP: Duration = Duration::from_millis(50);
 /// librdkafka's "after the newest record".
 const OFFSET_END: i64 = -1;
 
@@ -78,6 +76,8 @@ pub struct RdConsumer {
     assigned: BTreeSet<PartitionId>,
     /// A rebalance that waits for its answer.
     unanswered: Option<Rebalance>,
+    /// Topics that a broker has described: if one of them is unknown to another broker, that one is behind.
+    described: BTreeSet<String>,
     /// Events that came while records were collected.
     held: VecDeque<Held>,
     arena: BytesMut,
@@ -97,6 +97,7 @@ impl RdConsumer {
             owned: BTreeMap::new(),
             assigned: BTreeSet::new(),
             unanswered: None,
+            described: BTreeSet::new(),
             held: VecDeque::new(),
             arena: BytesMut::new(),
         }
@@ -104,6 +105,13 @@ impl RdConsumer {
 
     fn list(&self, partitions: &[PartitionId]) -> List {
         List::of_partitions(&self.topic, partitions.iter().map(|p| (p.0, OFFSET_END)))
+    }
+
+    fn failed_query(&self, call: &'static str, topic: &str, error: RdError) -> KafkaError {
+        if is_unknown_topic(&error) && self.described.contains(topic) {
+            return of_retriable(call, error);
+        }
+        of_query(call, error)
     }
 
     fn check_owned(&self, call: &'static str, partitions: &[PartitionId]) -> KafkaResult<()> {
@@ -135,8 +143,13 @@ impl RdConsumer {
             Event::Record(record) => Ok(self.collect(record, held.bytes)),
             Event::End { partition, offset } => Ok(self.reach_end(PartitionId(partition), offset)),
             Event::Rebalance(rebalance) => Ok(Some(self.begin_rebalance(rebalance))),
-            Event::Failed { partition, error } => {
-                self.fail(partition.map(PartitionId), error).map(|()| None)
+            Event::Failed {
+                partition,
+                offset,
+                error,
+            } => {
+                let partition = partition.map(PartitionId);
+                self.fail(partition, offset, error).map(|()| None)
             }
             Event::Other => Ok(None),
         }
@@ -159,7 +172,12 @@ impl RdConsumer {
         let mut follower = None;
         while records.len() + raw.len() < RECORDS_MAX && self.arena.len() < BYTES_MAX {
             match self.client.next_event(Duration::ZERO, &mut self.arena) {
-                Some(Event::Record(record)) if record.partition == partition.0 => raw.push(record),
+                Some(Event::Record(record)) if record.partition == partition.0 => {
+                    let last = raw.last().map_or(first.offset, |last| last.offset);
+                    if record.offset > last {
+                        raw.push(record);
+                    }
+                }
                 Some(Event::Other) => {}
                 other => {
                     follower = other;
@@ -209,10 +227,16 @@ impl RdConsumer {
         polled
     }
 
-    fn fail(&mut self, partition: Option<PartitionId>, error: RdError) -> KafkaResult<()> {
+    fn fail(
+        &mut self,
+        partition: Option<PartitionId>,
+        offset: i64,
+        error: RdError,
+    ) -> KafkaResult<()> {
         let started = partition.is_some_and(|partition| {
-            let owned = self.owned.get(&partition);
-            owned.is_some_and(|owned| owned.next.is_some())
+            let next = self.owned.get(&partition).and_then(|owned| owned.next);
+            // Below the position: from before a seek. Negative: the log was cut off.
+            next.is_some_and(|next| offset < 0 || offset >= next)
         });
         // With the reset policy `error`: the position is not in the log any more.
         let out_of_range = error.name == "_AUTO_OFFSET_RESET" && started;
@@ -231,14 +255,28 @@ impl RdConsumer {
         Ok(())
     }
 
-    /// Tells librdkafka the position of every partition that delivers.
+    /// Brings librdkafka's assignment to what is owned and has a position: begins what is not in it, and
+    /// tells the position of the rest.
     fn assert_positions(&mut self) -> Result<(), RdError> {
-        self.held.clear(); // fetched before; comes again from the position
-        let delivering = self.owned.iter().filter(|(_, owned)| !owned.paused);
-        let positions: Vec<(i32, i64)> = delivering
-            .filter_map(|(partition, owned)| Some((partition.0, owned.next?)))
-            .collect();
-        self.seek(&positions)
+        // Fetched before; comes again from the position.
+        self.drop_held(|_| true);
+        let started = self.owned.iter().filter_map(|(partition, owned)| {
+            let next = owned.next?;
+            Some((*partition, next, owned.paused))
+        });
+        let (fetched, new): (Vec<_>, Vec<_>) = started
+            .filter(|(_, _, paused)| !paused)
+            .partition(|(partition, ..)| self.assigned.contains(partition));
+        let position = |&(partition, next, _): &(PartitionId, i64, bool)| (partition.0, next);
+        self.seek(&fetched.iter().map(position).collect::<Vec<_>>())?;
+        let new: Vec<(i32, i64)> = new.iter().map(position).collect();
+        self.begin(&new)
+    }
+
+    /// Drops held records and ends of partitions; never a rebalance.
+    fn drop_held(&mut self, of: impl Fn(i32) -> bool) {
+        self.held
+            .retain(|held| !partition_of(&held.event).is_some_and(&of));
     }
 
     fn seek(&self, positions: &[(i32, i64)]) -> Result<(), RdError> {
@@ -283,41 +321,28 @@ impl RdConsumer {
         self.assert_positions()
     }
 
-    /// Puts a partition into librdkafka's assignment, at a position.
-    fn begin(&mut self, partition: PartitionId, offset: i64) -> Result<(), RdError> {
-        let mut positions = vec![(partition.0, offset)];
+    /// Puts partitions into librdkafka's assignment, at their positions.
+    fn begin(&mut self, new: &[(i32, i64)]) -> Result<(), RdError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<PartitionId> = new.iter().map(|(p, _)| PartitionId(*p)).collect();
         if self.client.is_cooperative() {
-            let list = List::of_partitions(&self.topic, positions);
+            let list = List::of_partitions(&self.topic, new.iter().copied());
             self.client.incremental_assign(&list)?;
         } else {
-            // Eager assignments are made as a whole.
-            let others = self.owned.iter().filter(|(of, _)| **of != partition);
-            positions.extend(others.filter_map(|(of, owned)| Some((of.0, owned.next?))));
-            self.assigned.clear();
-            self.assigned
-                .extend(positions.iter().map(|(p, _)| PartitionId(*p)));
-            let list = List::of_partitions(&self.topic, positions);
-            self.client.assign(Some(&list))?;
+            // Eager assignments are made as a whole, and so are fetched anew from their positions.
+            self.drop_held(|_| true);
+            let others = self.owned.iter().filter(|(of, _)| !ids.contains(of));
+            let others = others.filter_map(|(of, owned)| Some((of.0, owned.next?)));
+            let all: Vec<(i32, i64)> = others.chain(new.iter().copied()).collect();
+            self.client
+                .assign(Some(&List::of_partitions(&self.topic, all.iter().copied())))?;
+            self.assigned = all.iter().map(|(p, _)| PartitionId(*p)).collect();
         }
-        self.assigned.insert(partition);
-        Ok(())
-    }
-
-    /// Leaves the group; answers whatever rebalance that causes.
-    fn leave(&mut self, timeout: Duration) -> Result<(), RdError> {
-        let deadline = Instant::now() + timeout;
-        if let Some(Rebalance::Assign(_)) = self.unanswered.take() {
-            self.client.assign(None)?;
-        }
-        self.client.begin_close()?;
-        while !self.client.is_closed() && Instant::now() < deadline {
-            let event = self.client.next_event(CLOSE_STEP, &mut self.arena);
-            self.arena.clear();
-            if let Some(Event::Rebalance(_)) = event {
-                self.client.assign(None)?;
-            }
-        }
-        Ok(())
+        self.assigned.extend(&ids);
+        // A pause of an earlier assignment is remembered.
+        self.client.resume(&self.list(&ids))
     }
 }
 
@@ -406,31 +431,32 @@ impl Consumer for RdConsumer {
 
     fn start_at(&mut self, partition: PartitionId, offset: Offset) -> KafkaResult<()> {
         self.check_owned("start_at", &[partition])?;
-        self.held
-            .retain(|held| partition_of(&held.event) != Some(partition.0));
-        let started = if self.assigned.contains(&partition) {
-            self.seek(&[(partition.0, offset.0)])
-        } else {
-            self.begin(partition, offset.0)
-        };
-        let started = started.and_then(|()| self.client.resume(&self.list(&[partition])));
-        started.map_err(|error| of_consumer("start_at", error))?;
+        self.drop_held(|of| of == partition.0);
         let owned = Owned {
             next: Some(offset.0),
             paused: false,
         };
         self.owned.insert(partition, owned);
-        Ok(())
+        // An assignment now would be taken for the answer to that rebalance; the answer brings it along.
+        if self.unanswered.is_some() {
+            return Ok(());
+        }
+        let position = [(partition.0, offset.0)];
+        let started = if self.assigned.contains(&partition) {
+            let placed = self.seek(&position);
+            placed.and_then(|()| self.client.resume(&self.list(&[partition])))
+        } else {
+            self.begin(&position)
+        };
+        started.map_err(|error| of_consumer("start_at", error))
     }
 
     fn pause(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
         self.check_owned("pause", partitions)?;
         for partition in partitions {
-            let owned = self.owned.entry(*partition).or_default();
-            owned.paused = true;
+            self.owned.entry(*partition).or_default().paused = true;
             // It comes again: the position moves only with what was handed out.
-            self.held
-                .retain(|held| partition_of(&held.event) != Some(partition.0));
+            self.drop_held(|of| of == partition.0);
         }
         let fetched = partitions.iter().copied();
         let fetched: Vec<PartitionId> = fetched.filter(|p| self.assigned.contains(p)).collect();
@@ -451,7 +477,8 @@ impl Consumer for RdConsumer {
                 positions.push((partition.0, next));
             }
         }
-        if resumed.is_empty() {
+        // What is not in the assignment yet is brought along by the next answer.
+        if resumed.is_empty() || self.unanswered.is_some() {
             return Ok(());
         }
         let done = self.seek(&positions);
@@ -485,7 +512,8 @@ impl Consumer for RdConsumer {
         timeout: Duration,
     ) -> KafkaResult<OffsetBounds> {
         let asked = self.client.bounds(&self.topic, partition.0, timeout);
-        let (earliest, last_stable) = asked.map_err(|error| of_query("bounds", error))?;
+        let asked = asked.map_err(|error| self.failed_query("bounds", &self.topic, error));
+        let (earliest, last_stable) = asked?;
         Ok(OffsetBounds {
             earliest: Offset(earliest),
             last_stable: Offset(last_stable),
@@ -498,7 +526,9 @@ impl Consumer for RdConsumer {
         timeout: Duration,
     ) -> KafkaResult<TopicDescription> {
         let asked = self.client.describe_topic(topic, timeout);
-        let shape = asked.map_err(|error| of_query("describe_topic", error))?;
+        let asked = asked.map_err(|error| self.failed_query("describe_topic", topic, error));
+        let shape = asked?;
+        self.described.insert(topic.to_owned());
         Ok(TopicDescription {
             topic_id: shape.id,
             partitions: u32::try_from(shape.partitions).unwrap_or(u32::MAX),
@@ -510,8 +540,8 @@ impl Consumer for RdConsumer {
         Some(Member(Arc::new(membership)))
     }
 
-    async fn close(mut self, timeout: Duration) {
-        if let Err(error) = self.leave(timeout) {
+    async fn close(self, timeout: Duration) {
+        if let Err(error) = self.client.leave(timeout) {
             tracing::warn!(code = %error.name, text = %error.text, "leaving the group failed");
         }
     }

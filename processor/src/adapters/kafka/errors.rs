@@ -44,6 +44,16 @@ pub(super) fn of_query(call: &'static str, error: RdError) -> KafkaError {
     with_class(call, error, class)
 }
 
+/// True for "there is no such topic", which a broker that has just started may say of any topic.
+pub(super) fn is_unknown_topic(error: &RdError) -> bool {
+    ["UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"].contains(&error.name.as_str())
+}
+
+/// An error that may go away.
+pub(super) fn of_retriable(call: &'static str, error: RdError) -> KafkaError {
+    with_class(call, error, ErrorClass::Retriable)
+}
+
 /// An error of a call on the consumer itself.
 pub(super) fn of_consumer(call: &'static str, error: RdError) -> KafkaError {
     with_class(call, error, ErrorClass::Fatal)
@@ -51,9 +61,16 @@ pub(super) fn of_consumer(call: &'static str, error: RdError) -> KafkaError {
 
 /// True for an error event after which a consumer will never deliver again.
 pub(super) fn ends_consumer(error: &RdError) -> bool {
+    const NEVER_JOINS: [&str; 6] = [
+        "_AUTHENTICATION",
+        "SASL_AUTHENTICATION_FAILED",
+        "GROUP_MAX_SIZE_REACHED",
+        "INCONSISTENT_GROUP_PROTOCOL",
+        "INVALID_GROUP_ID",
+        "INVALID_SESSION_TIMEOUT",
+    ];
     let denied = error.name.ends_with("AUTHORIZATION_FAILED");
-    let unknown_user = ["_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"];
-    error.is_fatal || denied || unknown_user.contains(&error.name.as_str())
+    error.is_fatal || denied || NEVER_JOINS.contains(&error.name.as_str())
 }
 
 /// An error of a transactional call, by librdkafka's flags. `otherwise`: when it has none of them.
@@ -122,5 +139,6 @@ mod tests {
         assert!(!ends_consumer(&error("_ALL_BROKERS_DOWN")));
         assert!(!ends_consumer(&error("_MAX_POLL_EXCEEDED")));
         assert!(ends_consumer(&error("TOPIC_AUTHORIZATION_FAILED")));
+        assert!(ends_consumer(&error("INCONSISTENT_GROUP_PROTOCOL")));
     }
 }

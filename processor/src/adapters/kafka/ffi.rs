@@ -26,10 +26,124 @@ use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const NO_ERROR: rd::rd_kafka_resp_err_t = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+/// An error code of librdkafka. The generated bindings have an enum for it, but brokers may send codes
+/// that it does not know, and an enum must never hold such a value: so every function that returns a
+/// code is declared here, with an integer.
+type Code = c_int;
+
+const NO_ERROR: Code = 0;
+const TIMED_OUT: Code = -185;
+const UNKNOWN_TOPIC_OR_PARTITION: Code = 3;
+const PARTITION_EOF: Code = -191;
+const ASSIGN_PARTITIONS: Code = -175;
+
+/// What librdkafka calls when a request was written to a socket.
+type RequestSent = unsafe extern "C" fn(
+    *mut rd::rd_kafka_t,
+    c_int,
+    *const c_char,
+    i32,
+    i16,
+    i16,
+    i32,
+    usize,
+    *mut c_void,
+) -> Code;
+/// What librdkafka calls when a request was answered, or never will be.
+type ResponseReceived = unsafe extern "C" fn(
+    *mut rd::rd_kafka_t,
+    c_int,
+    *const c_char,
+    i32,
+    i16,
+    i16,
+    i32,
+    usize,
+    i64,
+    Code,
+    *mut c_void,
+) -> Code;
+/// What librdkafka calls with each new client.
+type New = unsafe extern "C" fn(
+    *mut rd::rd_kafka_t,
+    *const rd::rd_kafka_conf_t,
+    *mut c_void,
+    *mut c_char,
+    usize,
+) -> Code;
+
+unsafe extern "C" {
+    fn rd_kafka_conf_interceptor_add_on_new(
+        conf: *mut rd::rd_kafka_conf_t,
+        name: *const c_char,
+        function: New,
+        opaque: *mut c_void,
+    ) -> Code;
+    fn rd_kafka_interceptor_add_on_request_sent(
+        rk: *mut rd::rd_kafka_t,
+        name: *const c_char,
+        function: RequestSent,
+        opaque: *mut c_void,
+    ) -> Code;
+    fn rd_kafka_interceptor_add_on_response_received(
+        rk: *mut rd::rd_kafka_t,
+        name: *const c_char,
+        function: ResponseReceived,
+        opaque: *mut c_void,
+    ) -> Code;
+    fn rd_kafka_err2name(code: Code) -> *const c_char;
+    fn rd_kafka_err2str(code: Code) -> *const c_char;
+    fn rd_kafka_error_code(error: *const rd::rd_kafka_error_t) -> Code;
+    fn rd_kafka_event_error(event: *mut rd::rd_kafka_event_t) -> Code;
+    fn rd_kafka_fatal_error(rk: *mut rd::rd_kafka_t, text: *mut c_char, size: usize) -> Code;
+    fn rd_kafka_subscribe(
+        rk: *mut rd::rd_kafka_t,
+        topics: *const rd::rd_kafka_topic_partition_list_t,
+    ) -> Code;
+    fn rd_kafka_assign(
+        rk: *mut rd::rd_kafka_t,
+        list: *const rd::rd_kafka_topic_partition_list_t,
+    ) -> Code;
+    fn rd_kafka_pause_partitions(
+        rk: *mut rd::rd_kafka_t,
+        list: *mut rd::rd_kafka_topic_partition_list_t,
+    ) -> Code;
+    fn rd_kafka_resume_partitions(
+        rk: *mut rd::rd_kafka_t,
+        list: *mut rd::rd_kafka_topic_partition_list_t,
+    ) -> Code;
+    fn rd_kafka_committed(
+        rk: *mut rd::rd_kafka_t,
+        list: *mut rd::rd_kafka_topic_partition_list_t,
+        timeout_ms: c_int,
+    ) -> Code;
+    fn rd_kafka_query_watermark_offsets(
+        rk: *mut rd::rd_kafka_t,
+        topic: *const c_char,
+        partition: i32,
+        low: *mut i64,
+        high: *mut i64,
+        timeout_ms: c_int,
+    ) -> Code;
+    fn rd_kafka_message_headers(
+        message: *const rd::rd_kafka_message_t,
+        headers: *mut *mut rd::rd_kafka_headers_t,
+    ) -> Code;
+    fn rd_kafka_header_get_all(
+        headers: *const rd::rd_kafka_headers_t,
+        index: usize,
+        name: *mut *const c_char,
+        value: *mut *const c_void,
+        size: *mut usize,
+    ) -> Code;
+}
 const ERROR_TEXT_BYTES: usize = 512;
+/// One step of the wait for the end of a membership.
+const LEAVE_STEP: Duration = Duration::from_millis(50);
+/// Longest wait of a drop for the end of a membership.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, TxnOffsetCommit.
 const TRANSACTIONAL_API_KEYS: [i16; 4] = [24, 25, 26, 28];
 /// How `rd_kafka_consumer_group_metadata_write` begins; the generation follows, in native byte order.
@@ -47,12 +161,12 @@ pub(super) struct RdError {
 }
 
 impl RdError {
-    fn of_code(code: rd::rd_kafka_resp_err_t) -> RdError {
-        // SAFETY: both return static strings for every code.
+    fn of_code(code: Code) -> RdError {
+        // SAFETY: both return static strings for every code, also for one that they do not know.
         let (name, text) = unsafe {
             (
-                text_of(rd::rd_kafka_err2name(code)),
-                text_of(rd::rd_kafka_err2str(code)),
+                text_of(rd_kafka_err2name(code)),
+                text_of(rd_kafka_err2str(code)),
             )
         };
         RdError {
@@ -85,7 +199,7 @@ impl RdError {
     }
 }
 
-fn check(code: rd::rd_kafka_resp_err_t) -> Result<(), RdError> {
+fn check(code: Code) -> Result<(), RdError> {
     if code == NO_ERROR {
         Ok(())
     } else {
@@ -135,7 +249,7 @@ unsafe extern "C" fn on_request_sent(
     _: i32,
     _: usize,
     shared: *mut c_void,
-) -> rd::rd_kafka_resp_err_t {
+) -> Code {
     if TRANSACTIONAL_API_KEYS.contains(&api_key) {
         // SAFETY: see the module's notes on callbacks.
         let shared = unsafe { &*shared.cast::<Shared>() };
@@ -154,9 +268,9 @@ unsafe extern "C" fn on_response_received(
     _: i32,
     _: usize,
     _: i64,
-    error: rd::rd_kafka_resp_err_t,
+    error: Code,
     shared: *mut c_void,
-) -> rd::rd_kafka_resp_err_t {
+) -> Code {
     if TRANSACTIONAL_API_KEYS.contains(&api_key) {
         // SAFETY: see the module's notes on callbacks.
         let shared = unsafe { &*shared.cast::<Shared>() };
@@ -177,23 +291,23 @@ unsafe extern "C" fn on_new(
     shared: *mut c_void,
     _: *mut c_char,
     _: usize,
-) -> rd::rd_kafka_resp_err_t {
+) -> Code {
     // SAFETY: librdkafka calls this with the new client, at the one moment when interceptors may be
     // added.
     unsafe {
-        let sent = rd::rd_kafka_interceptor_add_on_request_sent(
+        let sent = rd_kafka_interceptor_add_on_request_sent(
             rk,
             INTERCEPTOR.as_ptr(),
-            Some(on_request_sent),
+            on_request_sent,
             shared,
         );
         if sent != NO_ERROR {
             return sent;
         }
-        rd::rd_kafka_interceptor_add_on_response_received(
+        rd_kafka_interceptor_add_on_response_received(
             rk,
             INTERCEPTOR.as_ptr(),
-            Some(on_response_received),
+            on_response_received,
             shared,
         )
     }
@@ -284,18 +398,21 @@ unsafe fn entries_of(list: *const rd::rd_kafka_topic_partition_list_t) -> Vec<En
         let count = usize::try_from((*list).cnt).unwrap_or(0);
         let mut entries = Vec::with_capacity(count);
         for index in 0..count {
-            let element = &*(*list).elems.add(index);
-            let metadata = if element.metadata.is_null() {
+            // No reference to the element: its code may be one that the enum does not know.
+            let element = (*list).elems.add(index);
+            let code = (&raw const (*element).err).cast::<Code>().read();
+            let metadata = if (*element).metadata.is_null() {
                 Vec::new()
             } else {
-                std::slice::from_raw_parts(element.metadata.cast(), element.metadata_size).to_vec()
+                let (start, size) = ((*element).metadata.cast(), (*element).metadata_size);
+                std::slice::from_raw_parts(start, size).to_vec()
             };
             entries.push(Entry {
-                topic: text_of(element.topic),
-                partition: element.partition,
-                offset: element.offset,
+                topic: text_of((*element).topic),
+                partition: (*element).partition,
+                offset: (*element).offset,
                 metadata,
-                error: check(element.err).err(),
+                error: check(code).err(),
             });
         }
         entries
@@ -338,6 +455,8 @@ pub(super) enum Event {
     /// Something went wrong.
     Failed {
         partition: Option<i32>,
+        /// The position in question; negative where there is none.
+        offset: i64,
         error: RdError,
     },
     /// Something of no interest.
@@ -430,10 +549,10 @@ impl Client {
             }
             rd::rd_kafka_conf_set_events(conf, events);
             rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
-            rd::rd_kafka_conf_interceptor_add_on_new(
+            rd_kafka_conf_interceptor_add_on_new(
                 conf,
                 INTERCEPTOR.as_ptr(),
-                Some(on_new),
+                on_new,
                 Arc::as_ptr(&shared).cast_mut().cast(),
             );
             let rk = rd::rd_kafka_new(kind, conf, text.as_mut_ptr(), text.len());
@@ -463,7 +582,7 @@ impl Client {
     pub fn fatal_error(&self) -> Option<RdError> {
         let mut text = [0 as c_char; ERROR_TEXT_BYTES];
         // SAFETY: the client is alive; `text` outlives the call.
-        let code = unsafe { rd::rd_kafka_fatal_error(self.rk(), text.as_mut_ptr(), text.len()) };
+        let code = unsafe { rd_kafka_fatal_error(self.rk(), text.as_mut_ptr(), text.len()) };
         let mut error = check(code).err()?;
         // SAFETY: librdkafka ends the text with NUL.
         error.text = unsafe { text_of(text.as_ptr()) };
@@ -476,7 +595,7 @@ impl Client {
     pub fn subscribe(&self, topic: &str) -> Result<(), RdError> {
         let list = List::of_partitions(topic, [(-1, 0)]);
         // SAFETY: the list lives through the call, which copies it.
-        check(unsafe { rd::rd_kafka_subscribe(self.rk(), list.ptr()) })
+        check(unsafe { rd_kafka_subscribe(self.rk(), list.ptr()) })
     }
 
     /// Waits for the next event, for at most `timeout`; a record's bytes are appended to `arena`.
@@ -513,8 +632,7 @@ impl Client {
                         entries_of(list)
                     };
                     let partitions = entries.into_iter().map(|entry| entry.partition).collect();
-                    let assigns = rd::rd_kafka_event_error(event)
-                        == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+                    let assigns = rd_kafka_event_error(event) == ASSIGN_PARTITIONS;
                     Event::Rebalance(if assigns {
                         Rebalance::Assign(partitions)
                     } else {
@@ -531,16 +649,14 @@ impl Client {
     unsafe fn understand_error(&self, event: *mut rd::rd_kafka_event_t) -> Event {
         // SAFETY: the caller's event is alive and an error; its partition is a copy for us to free.
         unsafe {
-            let code = rd::rd_kafka_event_error(event);
+            let code = rd_kafka_event_error(event);
             let of = rd::rd_kafka_event_topic_partition(event);
-            let (partition, offset) = match of.as_ref() {
-                Some(of) => (Some(of.partition), of.offset),
-                None => (None, -1),
-            };
+            let (mut partition, mut offset) = (None, -1);
             if !of.is_null() {
+                (partition, offset) = (Some((*of).partition), (*of).offset);
                 rd::rd_kafka_topic_partition_destroy(of);
             }
-            if code == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+            if code == PARTITION_EOF {
                 return match partition {
                     Some(partition) => Event::End { partition, offset },
                     None => Event::Other,
@@ -553,7 +669,11 @@ impl Client {
                 // The event's code is only `_FATAL`; the client knows why.
                 error = self.fatal_error().unwrap_or(error);
             }
-            Event::Failed { partition, error }
+            Event::Failed {
+                partition,
+                offset,
+                error,
+            }
         }
     }
 
@@ -580,7 +700,7 @@ impl Client {
     pub fn assign(&self, list: Option<&List>) -> Result<(), RdError> {
         let list = list.map_or(ptr::null_mut(), List::ptr);
         // SAFETY: the list lives through the call, which copies it.
-        check(unsafe { rd::rd_kafka_assign(self.rk(), list) })
+        check(unsafe { rd_kafka_assign(self.rk(), list) })
     }
 
     /// Sets positions of assigned partitions and waits until they are in force.
@@ -595,20 +715,20 @@ impl Client {
 
     pub fn pause(&self, list: &List) -> Result<(), RdError> {
         // SAFETY: the list lives through the call, which writes each element's error.
-        check(unsafe { rd::rd_kafka_pause_partitions(self.rk(), list.ptr()) })?;
+        check(unsafe { rd_kafka_pause_partitions(self.rk(), list.ptr()) })?;
         first_error(list)
     }
 
     pub fn resume(&self, list: &List) -> Result<(), RdError> {
         // SAFETY: the list lives through the call, which writes each element's error.
-        check(unsafe { rd::rd_kafka_resume_partitions(self.rk(), list.ptr()) })?;
+        check(unsafe { rd_kafka_resume_partitions(self.rk(), list.ptr()) })?;
         first_error(list)
     }
 
     /// Writes the group's committed offsets into `list`.
     pub fn committed(&self, list: &List, timeout: Duration) -> Result<(), RdError> {
         // SAFETY: the list lives through the call, which writes its elements.
-        check(unsafe { rd::rd_kafka_committed(self.rk(), list.ptr(), milliseconds(timeout)) })?;
+        check(unsafe { rd_kafka_committed(self.rk(), list.ptr(), milliseconds(timeout)) })?;
         first_error(list)
     }
 
@@ -623,7 +743,7 @@ impl Client {
         let (mut low, mut high) = (0, 0);
         // SAFETY: all pointers live through the call.
         let code = unsafe {
-            rd::rd_kafka_query_watermark_offsets(
+            rd_kafka_query_watermark_offsets(
                 self.rk(),
                 topic.as_ptr(),
                 partition,
@@ -653,18 +773,13 @@ impl Client {
             RdError::take(written).ok()?;
             let bytes = std::slice::from_raw_parts(buffer.cast::<u8>(), size);
             membership.generation = generation_in(bytes);
+            let has_member_id = has_member_id(bytes);
             rd::rd_kafka_mem_free(ptr::null_mut(), buffer);
-            (membership.generation >= 0).then_some(membership)
+            (membership.generation >= 0 && has_member_id).then_some(membership)
         }
     }
 
-    /// Begins to leave the group; rebalances still come and want answers until [`Client::is_closed`].
-    pub fn begin_close(&self) -> Result<(), RdError> {
-        // SAFETY: client and queue are alive.
-        unsafe { RdError::take(rd::rd_kafka_consumer_close_queue(self.rk(), self.queue)) }
-    }
-
-    pub fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         // SAFETY: the client is alive.
         unsafe { rd::rd_kafka_consumer_closed(self.rk()) != 0 }
     }
@@ -690,9 +805,7 @@ impl Client {
             rd::rd_kafka_DescribeTopics(self.rk(), topics, options, queue);
             let event = rd::rd_kafka_queue_poll(queue, timeout.saturating_add(1_000));
             let described = if event.is_null() {
-                Err(RdError::of_code(
-                    rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT,
-                ))
+                Err(RdError::of_code(TIMED_OUT))
             } else {
                 let described = topic_shape(event);
                 rd::rd_kafka_event_destroy(event);
@@ -809,13 +922,46 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Leaves the group, for at most `timeout`, answering whatever rebalance waits or comes.
+    pub fn leave(&self, timeout: Duration) -> Result<(), RdError> {
+        let deadline = Instant::now() + timeout;
+        if self.is_closed() {
+            return Ok(());
+        }
+        // SAFETY: client and queue are alive.
+        unsafe { RdError::take(rd::rd_kafka_consumer_close_queue(self.rk(), self.queue))? };
+        // While a member closes, this answers any rebalance, under either protocol.
+        self.assign(None)?;
+        let mut arena = BytesMut::new();
+        while !self.is_closed() && Instant::now() < deadline {
+            if let Some(Event::Rebalance(_)) = self.next_event(LEAVE_STEP, &mut arena) {
+                self.assign(None)?;
+            }
+            arena.clear();
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
+        let is_consumer = !self.queue.is_null();
+        if is_consumer {
+            // A rebalance without answer would keep librdkafka's threads, and this drop, for ever.
+            if let Err(error) = self.leave(DROP_LIMIT) {
+                tracing::warn!(code = %error.name, text = %error.text, "leaving the group failed");
+            }
+            if !self.is_closed() {
+                tracing::error!("a consumer does not end; its threads are left behind");
+                std::mem::forget(Arc::clone(&self.shared));
+                return;
+            }
+        }
         // SAFETY: the queue belongs to the client and goes first; after `rd_kafka_destroy_flags` no
-        // thread of librdkafka uses `shared`. Without the flag a consumer that was not closed would
-        // wait for answers to its last rebalance.
+        // thread of librdkafka uses `shared`.
         unsafe {
-            if !self.queue.is_null() {
+            if is_consumer {
                 rd::rd_kafka_queue_destroy(self.queue);
             }
             rd::rd_kafka_destroy_flags(self.rk(), rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
@@ -833,6 +979,14 @@ fn generation_in(bytes: &[u8]) -> i32 {
         .strip_prefix(MEMBERSHIP_MAGIC)
         .and_then(|rest| rest.first_chunk::<4>());
     generation.map_or(-1, |bytes| i32::from_ne_bytes(*bytes))
+}
+
+/// A member that was thrown out keeps its generation, but has no id any more. After the generation come
+/// the group's name and the member's id, each with a NUL at its end.
+fn has_member_id(bytes: &[u8]) -> bool {
+    let names = bytes.get(MEMBERSHIP_MAGIC.len() + 4..).unwrap_or_default();
+    let member = names.split(|&byte| byte == 0).nth(1);
+    member.is_some_and(|member| !member.is_empty())
 }
 
 fn value(
@@ -854,19 +1008,17 @@ fn memory(bytes: &[u8]) -> rd::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
 unsafe fn topic_shape(event: *mut rd::rd_kafka_event_t) -> Result<TopicShape, RdError> {
     // SAFETY: the caller's event is alive and the answer to DescribeTopics for one topic.
     unsafe {
-        check(rd::rd_kafka_event_error(event))?;
+        check(rd_kafka_event_error(event))?;
         let result = rd::rd_kafka_event_DescribeTopics_result(event);
         let mut count = 0;
         let topics = rd::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         if count == 0 {
-            return Err(RdError::of_code(
-                rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
-            ));
+            return Err(RdError::of_code(UNKNOWN_TOPIC_OR_PARTITION));
         }
         let topic = *topics;
         let error = rd::rd_kafka_TopicDescription_error(topic);
         if !error.is_null() {
-            check(rd::rd_kafka_error_code(error))?;
+            check(rd_kafka_error_code(error))?;
         }
         let mut partitions = 0;
         rd::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
@@ -892,9 +1044,9 @@ unsafe fn copy_record(message: &rd::rd_kafka_message_t, arena: &mut BytesMut) ->
         let value = copy_bytes(message.payload.cast(), message.len, arena);
         let mut headers = Vec::new();
         let mut list = ptr::null_mut();
-        if rd::rd_kafka_message_headers(message, &raw mut list) == NO_ERROR {
+        if rd_kafka_message_headers(message, &raw mut list) == NO_ERROR {
             let (mut name, mut content, mut size) = (ptr::null(), ptr::null(), 0);
-            while rd::rd_kafka_header_get_all(
+            while rd_kafka_header_get_all(
                 list,
                 headers.len(),
                 &raw mut name,
@@ -950,6 +1102,9 @@ mod tests {
         bytes.extend_from_slice(&7_i32.to_ne_bytes());
         bytes.extend_from_slice(b"group\0member\0");
         assert_eq!(generation_in(&bytes), 7);
+        assert!(has_member_id(&bytes));
+        let nobody = [MEMBERSHIP_MAGIC, &7_i32.to_ne_bytes(), b"group\0\0\x01"].concat();
+        assert!(!has_member_id(&nobody) && !has_member_id(b""));
         assert_eq!(generation_in(b"CGMDv3:\0\0\0\0"), -1);
         assert_eq!(generation_in(b""), -1);
     }
@@ -965,6 +1120,14 @@ mod tests {
         assert_eq!(entries[0].metadata, b"a \xff record");
         assert_eq!(entries[1].metadata, b"");
         assert_eq!(entries[1].error, None);
+    }
+
+    #[test]
+    fn codes_that_nobody_knows_are_errors_with_a_name() {
+        for code in [103, 9_999, -9_999] {
+            let error = check(code).unwrap_err();
+            assert!(!error.name.is_empty(), "{code}");
+        }
     }
 
     #[test]

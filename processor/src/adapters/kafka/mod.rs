@@ -57,7 +57,7 @@ impl Kafka for RdKafka {
         let role = Role::TransactionalProducer { transactional_id };
         let properties = properties(&self.config, role).map_err(unusable)?;
         let client = ffi::Client::producer(&properties).map_err(unusable)?;
-        Ok(RdProducer::new(client))
+        Ok(RdProducer::new(client, self.config.transaction_timeout_ms))
     }
 }
 

@@ -6,7 +6,7 @@ use super::ffi::{Client, List};
 use crate::io::{
     ErrorClass, KafkaError, KafkaResult, OffsetAndMetadata, ProducerRecord, TransactionalProducer,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a full queue is given to drain before the record is tried again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -14,11 +14,16 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 /// A transactional producer of librdkafka (transaction protocol version 1).
 pub struct RdProducer {
     client: Client,
+    /// A queue that stays full for longer does not drain in this transaction's life.
+    queue_timeout: Duration,
 }
 
 impl RdProducer {
-    pub(super) fn new(client: Client) -> RdProducer {
-        RdProducer { client }
+    pub(super) fn new(client: Client, transaction_timeout_ms: u64) -> RdProducer {
+        RdProducer {
+            client,
+            queue_timeout: Duration::from_millis(transaction_timeout_ms),
+        }
     }
 
     /// `produce` has no flags: the state of the transaction decides.
@@ -50,9 +55,9 @@ impl TransactionalProducer for RdProducer {
     }
 
     async fn send(&mut self, record: ProducerRecord) -> KafkaResult<()> {
-        // Ends at the latest when the records before it meet their delivery timeout.
+        let begun = Instant::now();
         while let Err(error) = self.client.produce(&record) {
-            if error.name != "_QUEUE_FULL" {
+            if error.name != "_QUEUE_FULL" || begun.elapsed() > self.queue_timeout {
                 return Err(self.failed_send(error.name));
             }
             self.client.serve(QUEUE_FULL_PAUSE);

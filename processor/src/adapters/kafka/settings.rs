@@ -39,7 +39,7 @@ pub struct ProtectedProperty {
 }
 
 /// Properties that exactly-once rests on, or that have a key of their own.
-const PROTECTED: [(&str, &str); 35] = [
+const PROTECTED: [(&str, &str); 45] = [
     ("bootstrap.servers", "it is kafka.bootstrap_servers"),
     ("metadata.broker.list", "it is kafka.bootstrap_servers"),
     ("group.id", "it is kafka.group_id"),
@@ -143,6 +143,37 @@ const PROTECTED: [(&str, &str); 35] = [
         "client.rack",
         "a follower may lag behind what its leader has committed; reads go to leaders",
     ),
+    (
+        "heartbeat.interval.ms",
+        "it follows kafka.session_timeout_ms",
+    ),
+    ("group.protocol.type", "the group is one of consumers"),
+    (
+        "topic.blacklist",
+        "the processor reads and writes exactly the topics of [kafka]",
+    ),
+    (
+        "api.version.request",
+        "without it, old requests are used that know no transactions",
+    ),
+    (
+        "api.version.fallback.ms",
+        "after a failed request, old ones would be used that know no transactions",
+    ),
+    (
+        "broker.version.fallback",
+        "with an old one, requests are used that know no transactions",
+    ),
+    (
+        "plugin.library.paths",
+        "no other code may run inside of the client",
+    ),
+    (
+        "test.mock.num.brokers",
+        "it is for tests of librdkafka: its brokers know no transactions",
+    ),
+    ("test.mock.broker.rtt", "it is for tests of librdkafka"),
+    ("ut_handle_ProduceResponse", "it is for tests of librdkafka"),
     ("enable.random.seed", "it is librdkafka's own affair"),
 ];
 
@@ -201,9 +232,11 @@ pub(super) fn properties(
 fn own_properties(config: &KafkaConfig, role: Role<'_>) -> Vec<(&'static str, String)> {
     let mut own = vec![
         ("bootstrap.servers", config.bootstrap_servers.clone()),
-        ("client.id", format!("tickproof-{}", config.group_id)),
         ("allow.auto.create.topics", "false".to_owned()),
     ];
+    if !config.properties.contains_key("client.id") {
+        own.push(("client.id", format!("tickproof-{}", config.group_id)));
+    }
     match role {
         Role::Consumer => own.extend(consumer_properties(config)),
         Role::TransactionalProducer { transactional_id } => {
@@ -278,4 +311,70 @@ fn producer_properties(config: &KafkaConfig) -> Vec<(&'static str, String)> {
         ("message.max.bytes", config.max_message_bytes.to_string()),
         ("linger.ms", linger_ms),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ProcessorConfig;
+
+    fn with(key: &str, value: &str) -> KafkaConfig {
+        let mut config = ProcessorConfig::from_toml(ProcessorConfig::example())
+            .expect("the example is valid")
+            .kafka;
+        config.properties.insert(key.to_owned(), value.to_owned());
+        config
+    }
+
+    #[test]
+    fn what_exactly_once_depends_on_cannot_be_set() {
+        for (key, _) in PROTECTED {
+            let error = client_config(&with(key, "x"), Role::Consumer).unwrap_err();
+            assert_eq!(error.key, key);
+            let text = error.to_string();
+            assert!(text.contains(key) && text.ends_with("remove it"), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_properties_reach_every_client() {
+        let config = with("security.protocol", "SASL_SSL");
+        let producer = Role::TransactionalProducer {
+            transactional_id: "g-0",
+        };
+        for role in [
+            Role::Consumer,
+            producer,
+            Role::Producer,
+            Role::Reader,
+            Role::Admin,
+        ] {
+            let client = client_config(&config, role).unwrap();
+            assert_eq!(client.get("security.protocol"), Some("SASL_SSL"));
+        }
+        let client = client_config(&config, producer).unwrap();
+        assert_eq!(client.get("transactional.id"), Some("g-0"));
+        assert_eq!(client.get("acks"), Some("all"));
+        let reader = client_config(&config, Role::Reader).unwrap();
+        assert_eq!(reader.get("isolation.level"), Some("read_committed"));
+    }
+
+    #[test]
+    fn librdkafka_takes_every_role_s_properties() {
+        let config = with("client.id", "mine");
+        let producer = Role::TransactionalProducer {
+            transactional_id: "g-0",
+        };
+        for role in [
+            Role::Consumer,
+            producer,
+            Role::Producer,
+            Role::Reader,
+            Role::Admin,
+        ] {
+            let client = client_config(&config, role).unwrap();
+            assert_eq!(client.get("client.id"), Some("mine"));
+            client.create_native_config().unwrap();
+        }
+    }
 }
