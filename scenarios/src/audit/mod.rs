@@ -10,7 +10,7 @@
 //!
 //! Memory does not grow with the topics, apart from some 20 bytes for each record of one input
 //! partition: outputs and events are sorted on disk where they do not fit
-//! ([`properties::judge`] says what is kept).
+//! ([`Judge`] and its module say what is kept).
 
 mod cut;
 mod error;
