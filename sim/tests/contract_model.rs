@@ -4,10 +4,26 @@
 //! contract_model -- fencing`.
 
 use sim::contract::behaviours;
+use sim::contract::differential::{difference, generate, observe};
 use sim::contract::model::{SimulatedCluster, play};
 use std::process::ExitCode;
 
 const SEEDS: u64 = 3;
+const HISTORIES: u64 = 200;
+
+/// True when the answers to a history depend on the network's moods, or cannot be had.
+fn differs(number: u64) -> bool {
+    let history = generate(number, number.is_multiple_of(10));
+    let [one, other] = [1, 2].map(|seed| play(seed, async |c| observe(c, &history).await));
+    let why = match (one, other) {
+        (Ok(one), Ok(other)) => difference(&one, &other).map(|pair| format!("{pair:?}")),
+        (one, other) => Some(format!("{:?}, {:?}", one.err(), other.err())),
+    };
+    if let Some(why) = &why {
+        println!("DIFFERS history {number}: {why}");
+    }
+    why.is_some()
+}
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args()
@@ -39,6 +55,9 @@ fn main() -> ExitCode {
             );
         }
     }
+    let differing = (0..HISTORIES).filter(|&number| differs(number)).count();
+    failed += differing;
+    println!("{HISTORIES} histories, each twice: {differing} were answered differently");
     println!(
         "{held} behaviours hold on the simulated cluster with {SEEDS} seeds each, {failed} fail"
     );

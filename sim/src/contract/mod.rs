@@ -10,11 +10,13 @@
 //! | room | what lives there |
 //! | --- | --- |
 //! | [`model`] | the simulated cluster as a cluster under test |
+//! | [`differential`] | generated histories, which both clusters must answer alike |
 //! | `steps` | what behaviours do with the processor's traits |
 //! | `wire` | what behaviours ask of brokers directly |
 //! | `visibility`, `fencing`, `offsets`, `sequences`, `coordinator`, `groups`, `positions`, `failover` | the behaviours |
 
 mod coordinator;
+pub mod differential;
 mod failover;
 mod fencing;
 mod groups;

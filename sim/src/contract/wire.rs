@@ -396,6 +396,24 @@ pub(super) trait Wire: ClusterUnderTest {
         protocol: RebalanceProtocol,
         session_timeout_ms: u32,
     ) -> Result<Identity, Failure> {
+        for _ in 0..ROUNDS_MAX {
+            let joined = self.try_to_join(group, topic, protocol, session_timeout_ms);
+            if let Some(identity) = joined.await? {
+                return Ok(identity);
+            }
+        }
+        Err(Failure(format!("group {group} lets nobody in")))
+    }
+
+    /// `None`: the coordinator that gave the id was another one (ids that nobody has used are only in
+    /// its memory).
+    async fn try_to_join(
+        &mut self,
+        group: &str,
+        topic: &Topic,
+        protocol: RebalanceProtocol,
+        session_timeout_ms: u32,
+    ) -> Result<Option<Identity>, Failure> {
         let mut request = join(group, "", topic, protocol, session_timeout_ms);
         let Response::JoinGroup(Err(error)) = self.ask_group(group, request).await? else {
             return Err(Failure("JoinGroup without a member id was let in".into()));
@@ -408,10 +426,11 @@ pub(super) trait Wire: ClusterUnderTest {
         let member_id = error.member_id.unwrap_or_else(|| "".into());
         request = join(group, &member_id, topic, protocol, session_timeout_ms);
         match self.ask_group(group, request).await? {
-            Response::JoinGroup(Ok(joined)) => Ok(Identity {
+            Response::JoinGroup(Ok(joined)) => Ok(Some(Identity {
                 member_id: joined.member_id,
                 generation: joined.generation,
-            }),
+            })),
+            Response::JoinGroup(Err(error)) if error.code == ErrorCode::UnknownMemberId => Ok(None),
             other => unexpected(&other),
         }
     }

@@ -3,17 +3,21 @@
 //! `cargo test -p sim --features genuine --test contract_genuine -- [--cluster NAME] [--debug
 //! LIST] [PART OF A NAME]…`, where the list is librdkafka's `debug`, for example `eos,protocol`.
 //!
+//! With `--histories N` (and `--from NUMBER`), N generated histories are played on both clusters instead,
+//! and must be answered alike; in every fortieth a broker dies.
+//!
 //! Behaviours that leave the brokers alone are tried four at a time, the others one after the other.
 
 mod batches;
 mod cluster;
 mod codes;
 mod connection;
+mod histories;
 mod translate;
 
 use cluster::GenuineCluster;
-use sim::contract::{Behaviour, ClusterUnderTest, Failure, Outcome, behaviours};
-use std::pin::Pin;
+use sim::contract::{Behaviour, ClusterUnderTest, Failure, behaviours};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,19 +32,29 @@ struct Arguments {
     cluster: String,
     /// librdkafka's `debug`.
     debug: Option<String>,
+    histories: u64,
+    from: u64,
     wanted: Vec<String>,
+}
+
+fn number(word: Option<String>) -> u64 {
+    word.and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 fn arguments() -> Arguments {
     let mut arguments = Arguments {
         cluster: "main".into(),
         debug: None,
+        histories: 0,
+        from: 0,
         wanted: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--cluster" => arguments.cluster = words.next().unwrap_or_default(),
+            "--histories" => arguments.histories = number(words.next()),
+            "--from" => arguments.from = number(words.next()),
             "--debug" => arguments.debug = words.next(),
             word if word.starts_with('-') => {}
             word => arguments.wanted.push(word.to_owned()),
@@ -50,7 +64,8 @@ fn arguments() -> Arguments {
 }
 
 /// Runs a future of calls that block: it never waits.
-fn drive(mut future: Pin<Box<dyn Future<Output = Outcome> + '_>>) -> Outcome {
+fn drive<R>(future: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
+    let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     match future.as_mut().poll(&mut context) {
         Poll::Ready(outcome) => outcome,
@@ -86,7 +101,7 @@ impl Run {
         let took = begun.elapsed().as_millis();
         // Whatever a behaviour left behind must not reach the next one.
         if behaviour.alone && outcome.is_err() {
-            let healed = drive(Box::pin(cluster.heal()));
+            let healed = drive(cluster.heal());
             if let Err(why) = healed {
                 println!("the cluster does not heal: {why}");
             }
@@ -156,6 +171,10 @@ fn main() -> ExitCode {
             .init();
     }
     let version = cluster.manifest().version.clone();
+    if arguments.histories > 0 {
+        let numbers = arguments.from..arguments.from + arguments.histories;
+        return histories::compare(&cluster, &tag(), numbers);
+    }
     let mut chosen = behaviours::<GenuineCluster>();
     chosen.retain(|behaviour| {
         let name = format!("{}::{}", behaviour.area, behaviour.name);
