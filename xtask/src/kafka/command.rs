@@ -73,8 +73,12 @@ Example:
     #[command(after_help = "\
 Examples:
   cargo xtask kafka status
-  cargo xtask kafka status --name old")]
+  cargo xtask kafka status --name old
+  cargo xtask kafka status --bootstrap-servers")]
     Status {
+        /// Print only where clients connect: host:port, separated by commas
+        #[arg(long)]
+        bootstrap_servers: bool,
         /// Which cluster.
         #[command(flatten)]
         cluster: Name,
@@ -146,8 +150,15 @@ pub fn run(root: &Path, command: Command) -> anyhow::Result<()> {
         }
         Command::Pause(brokers) => each(root, &brokers, Cluster::pause),
         Command::Resume(brokers) => each(root, &brokers, Cluster::resume),
-        Command::Status { cluster } => {
+        Command::Status {
+            bootstrap_servers,
+            cluster,
+        } => {
             let mut cluster = Cluster::open(root, &cluster.name)?;
+            if bootstrap_servers {
+                say!("{}", cluster.manifest().bootstrap_servers);
+                return Ok(());
+            }
             show(&mut cluster)
         }
     }
