@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+/// News of a topic reach every broker within so many questions, this far apart.
+const NEWS_TRIES: u32 = 100;
+const NEWS_PAUSE: Duration = Duration::from_millis(100);
+
 /// Settings by name.
 pub type Settings = BTreeMap<String, String>;
 
@@ -129,8 +133,19 @@ impl Cluster {
     /// # Errors
     /// When the brokers do not answer or refuse to tell.
     pub fn topic_settings(&self, topic: &str) -> anyhow::Result<Settings> {
-        self.settings(ResourceSpecifier::Topic(topic))
-            .with_context(|| format!("settings of topic {topic}"))
+        // A broker that has not heard of a new topic yet tells nothing of it.
+        for _ in 0..NEWS_TRIES {
+            let settings = self
+                .settings(ResourceSpecifier::Topic(topic))
+                .with_context(|| format!("settings of topic {topic}"))?;
+            if !settings.is_empty() {
+                return Ok(settings);
+            }
+            std::thread::sleep(NEWS_PAUSE);
+        }
+        Err(anyhow!(
+            "settings of topic {topic}: the brokers do not tell them"
+        ))
     }
 
     /// Settings of a broker.
@@ -188,13 +203,11 @@ impl Cluster {
     /// # Errors
     /// When the brokers do not answer or refuse to tell.
     pub fn wait_for_leaders(&self, name: &str) -> anyhow::Result<()> {
-        const TRIES: u32 = 100;
-        const PAUSE: Duration = Duration::from_millis(100);
-        for _ in 0..TRIES {
+        for _ in 0..NEWS_TRIES {
             if self.topic(name)?.is_some_and(|topic| topic.leaderless == 0) {
                 break;
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(NEWS_PAUSE);
         }
         Ok(())
     }
