@@ -272,8 +272,8 @@ mod tests {
             ..calm.expect("resolves")
         };
         let mut stuck = 0;
-        for cut in 0..20 {
-            plan.active_ms = 90_000 + cut * 37;
+        for cut in 0..100 {
+            plan.active_ms = 90_000 + cut * 3;
             let order = Order {
                 plan: &plan,
                 expect: &[],
@@ -288,7 +288,7 @@ mod tests {
             assert_eq!(verdicts.failed(), [], "{:?}", verdicts);
             let liveness = verdicts.get(Property::Liveness);
             assert!(matches!(liveness, Some(Verdict::NotJudged { .. })));
-            let ended_at_ms = plan.start_unix_ms + 90_001 + i64::try_from(cut * 37).unwrap_or(0);
+            let ended_at_ms = plan.start_unix_ms + 90_001 + i64::try_from(cut * 3).unwrap_or(0);
             assert_eq!(played.history.ended_at_ms, Some(ended_at_ms));
             let partitions = plan.topology.input_partitions as usize;
             let ends = played.history.input_ends.map(|ends| ends.len());
