@@ -30,7 +30,8 @@ struct World {
     config: ProcessorConfig,
 }
 
-struct Read1 {
+/// A record as a consumer of the topic sees it.
+struct Seen {
     partition: i32,
     value: String,
     headers: BTreeMap<String, String>,
@@ -76,8 +77,7 @@ impl World {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_processor"));
-        let (options, places): (Vec<&str>, Vec<&str>) = (words.to_vec(), Vec::new());
-        command.args(options).args(places);
+        command.args(words);
         command.arg("--config").arg(self.path("processor.toml"));
         command
     }
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Everything committed that a topic holds.
-    fn read(&self, topic: &str) -> Vec<Read1> {
+    fn read(&self, topic: &str) -> Vec<Seen> {
         let client = client_config(&self.config.kafka, Role::Reader).unwrap();
         let consumer: BaseConsumer = client.create().unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
@@ -124,7 +124,7 @@ impl World {
         let mut all = Vec::new();
         while left > 0 {
             match consumer.poll(PATIENCE).expect("the topic ends") {
-                Ok(message) => all.push(Read1 {
+                Ok(message) => all.push(Seen {
                     partition: message.partition(),
                     value: String::from_utf8_lossy(message.payload().unwrap_or_default()).into(),
                     headers: message
