@@ -51,6 +51,8 @@ impl KafkaCluster {
     pub fn new(config: &KafkaConfig) -> anyhow::Result<Self> {
         let mut reading = client_config(config, Role::Reader)?;
         reading.set("queued.max.messages.kbytes", FETCHED_KIB_MAX);
+        // By default a full queue stops the fetching for a second, though it is empty much sooner.
+        reading.set("fetch.queue.backoff.ms", "2");
         // At the end of a log there is nothing to wait for.
         reading.set("fetch.wait.max.ms", "20");
         let mut surveying = client_config(config, Role::Reader)?;
