@@ -106,10 +106,7 @@ fn what_cannot_be_loaded_says_why_and_is_not_listed() {
         let object = inner.objects.get_mut(&manifest).expect("it is there");
         object.content = object.content.slice(..30);
     }
-    let message = loaded(&world, &newest)
-        .err()
-        .expect("it is cut")
-        .to_string();
+    let message = loaded(&world, &newest).expect_err("it is cut").to_string();
     assert!(message.contains("not readable"), "{message}");
     assert_eq!(listed(&world).len(), before.len() - 1);
 }
@@ -125,7 +122,7 @@ fn a_manifest_under_another_name_is_noticed() {
         let stale = inner.objects[&path(older)].clone();
         inner.objects.insert(path(newest), stale);
     }
-    let error = loaded(&world, newest).err().expect("it is another");
+    let error = loaded(&world, newest).expect_err("it is another");
     assert!(matches!(error, LoadError::Damaged(_)), "{error}");
 }
 
@@ -134,7 +131,7 @@ fn a_store_that_does_not_answer_is_told_apart_from_damage() {
     let world = three_owners();
     world.fail("get", 1, ErrorClass::Retriable);
     let newest = world.lock().commit_record(P0).snapshot;
-    let error = loaded(&world, &newest).err().expect("it fails");
+    let error = loaded(&world, &newest).expect_err("it fails");
     assert!(matches!(error, LoadError::Store(_)), "{error}");
     assert!(error.to_string().contains("checkpoint.url"), "{error}");
 }

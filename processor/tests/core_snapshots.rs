@@ -81,30 +81,46 @@ impl Store {
         task.load(bucket, &contents)
     }
 
-    /// Processes `log[from..to]`, loading what is asked for and spilling after each record below
-    /// `limit_bytes`.
+    /// Processes `log[from..to]` below `limit_bytes`; asks for what is missing in some `way`. Returns how
+    /// often it asked.
     fn process(
         &mut self,
         task: &mut PartitionTask,
         log: &[Bytes],
         (mut from, to): (usize, usize),
-        limit_bytes: usize,
+        (limit_bytes, way): (usize, Way),
         outputs: &mut Vec<OutputRecord>,
     ) -> usize {
-        let mut loads = 0;
+        let mut asked = 0;
         loop {
             let progress = task.process(records(log, from).take(to - from), outputs);
             let Progress::Needs(bucket) = progress else {
                 self.apply(task.spill(limit_bytes, None));
-                return loads;
+                return asked;
             };
-            loads += 1;
+            asked += 1;
             from = (task.position().0 as usize).div_ceil(3);
             assert!(from < to, "it stops before a record");
-            self.load(task, bucket).expect("stored pieces are whole");
-            self.apply(task.spill(limit_bytes, Some(bucket)));
+            if way == Way::LookUp || (way == Way::Both && from % 2 == 0) {
+                let rest = records(log, from).take(to - from);
+                task.look_up(rest, |key| {
+                    Ok::<_, SnapshotError>(self.pieces[&key].clone())
+                })
+                .expect("stored pieces are whole");
+            } else {
+                self.load(task, bucket).expect("stored pieces are whole");
+                self.apply(task.spill(limit_bytes, Some(bucket)));
+            }
         }
     }
+}
+
+/// How a test gets at identities that are not in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Load,
+    LookUp,
+    Both,
 }
 
 /// A log with order, lateness, duplicates, anonymous events and garbage.
@@ -200,7 +216,7 @@ fn a_restored_task_goes_on_as_if_nothing_had_happened_at_every_prefix() {
             store.drain(&mut restored);
             let mut rest = Vec::new();
             let all = (prefix, log.len());
-            loads += store.process(&mut restored, &log, all, usize::MAX, &mut rest);
+            loads += store.process(&mut restored, &log, all, (usize::MAX, Way::Both), &mut rest);
             assert_eq!(rest, all_outputs[outputs.len()..], "prefix {prefix}");
             assert_eq!(facts(&restored), facts(&straight), "prefix {prefix}");
             store.drain(&mut restored);
@@ -230,17 +246,17 @@ fn a_memory_limit_makes_no_difference_to_what_comes_out() {
     let mut expected = Vec::new();
     process(&mut straight, &log, &mut expected);
     let cuts: [&[usize]; 4] = [&[1], &[7, 31], &[255, 1, 257], &[1_500]];
-    for (limit_bytes, sizes) in [0, 600, 1_200]
-        .into_iter()
-        .flat_map(|l| cuts.map(|c| (l, c)))
-    {
-        for drains in [false, true] {
+    let limits = [0, 600, 1_200];
+    let ways = [Way::Load, Way::LookUp, Way::Both];
+    for (limit_bytes, sizes) in limits.into_iter().flat_map(|l| cuts.map(|c| (l, c))) {
+        for (way, drains) in ways.into_iter().flat_map(|w| [(w, false), (w, true)]) {
+            let what = format!("{limit_bytes} bytes, {sizes:?}, {way:?}, drains: {drains}");
             let (mut task, mut store) = (new_task(&config), Store::default());
-            let (mut outputs, mut from, mut loads) = (Vec::new(), 0, 0);
+            let (mut outputs, mut from, mut asked) = (Vec::new(), 0, 0);
             for size in sizes.iter().cycle() {
                 let to = log.len().min(from + size);
-                let range = (from, to);
-                loads += store.process(&mut task, &log, range, limit_bytes, &mut outputs);
+                let (range, how) = ((from, to), (limit_bytes, way));
+                asked += store.process(&mut task, &log, range, how, &mut outputs);
                 from = to;
                 if drains {
                     store.drain(&mut task);
@@ -249,19 +265,55 @@ fn a_memory_limit_makes_no_difference_to_what_comes_out() {
                     break;
                 }
             }
-            assert!(outputs == expected, "{limit_bytes} bytes, {sizes:?}");
-            assert_eq!(facts(&task), facts(&straight));
+            assert!(outputs == expected, "{what}");
+            assert_eq!(facts(&task), facts(&straight), "{what}");
             if sizes[0] < 1_500 {
-                assert!(
-                    loads > 5,
-                    "{loads} loads with {limit_bytes} bytes, {sizes:?}"
-                );
+                assert!(asked > 2, "asked {asked} times with {what}");
             }
             store.drain(&mut task);
             let restored = store.restore_whole(&config).expect("it is whole");
-            assert_eq!(facts(&restored), facts(&task));
+            assert_eq!(facts(&restored), facts(&task), "{what}");
         }
     }
+}
+
+#[test]
+fn one_look_at_the_store_answers_for_all_records_of_a_call() {
+    let config = config(RULES);
+    let log = log(600);
+    let (mut task, mut store) = (new_task(&config), Store::default());
+    let mut outputs = Vec::new();
+    process(&mut task, &log[..300], &mut outputs);
+    store.drain(&mut task);
+    store.apply(task.spill(0, None));
+    let header = store.header.clone();
+    let heads = store.heads().expect("whole");
+    let mut restored = PartitionTask::restore(config, &header, heads).expect("whole");
+    let asked = store.process(
+        &mut restored,
+        &log,
+        (300, 600),
+        (0, Way::LookUp),
+        &mut outputs,
+    );
+    assert_eq!(asked, 1);
+    assert!(restored.counters().duplicates > 5);
+}
+
+#[test]
+fn a_look_at_damaged_pieces_is_an_error() {
+    let config = config(RULES);
+    let log = log(300);
+    let store = snapshot_after(&config, &log[..150], 150);
+    let mut task = store.restore(&config).expect("whole");
+    let rest = || records(&log, 150).take(150);
+    let needs = task.process(rest(), &mut Vec::new());
+    assert!(matches!(needs, Progress::Needs(_)));
+    let error = task.look_up(rest(), |_| Ok::<_, SnapshotError>(Bytes::from_static(b"x")));
+    let message = error.expect_err("that is no piece").to_string();
+    assert!(message.contains("does not match its name"), "{message}");
+    let error = task.look_up(rest(), |key| Err(SnapshotError::PieceMissing(key)));
+    assert!(matches!(error, Err(SnapshotError::PieceMissing(_))));
 }
 
 #[test]
@@ -305,7 +357,7 @@ fn what_was_there_is_not_written_again() {
             &mut task,
             &log,
             (from, from + 100),
-            usize::MAX,
+            (usize::MAX, Way::Load),
             &mut outputs,
         );
         let changes = task.drain_changes();

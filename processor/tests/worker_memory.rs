@@ -65,7 +65,7 @@ fn duplicates_of_spilled_events_are_still_told() {
     append_all(&world);
     append_all(&world);
     world.run_well(&limited(0), reading());
-    assert!(world.count("event Spilled") > 3);
+    assert!(world.count("event Spilled") > 0);
     let record = world.lock().commit_record(P0);
     let [records, accepted, duplicates, dead_letters, _] = record.counters;
     assert_eq!(

@@ -117,7 +117,7 @@ mod tests {
                 assert!(
                     parsed.is_ok(),
                     "{line}: {}",
-                    parsed.err().expect("an error")
+                    parsed.expect_err("an error")
                 );
             }
         }

@@ -76,6 +76,22 @@ impl IdSet {
         }
     }
 
+    /// True if `hash` is in it.
+    pub(super) fn contains(&self, hash: u128) -> bool {
+        if hash == 0 || self.slots.is_empty() {
+            return hash == 0 && self.holds_zero;
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = first_slot(hash, self.slots.len());
+        loop {
+            match self.slots[at] {
+                0 => return false,
+                slot if slot == hash => return true,
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+
     /// All hashes, ascending.
     pub(super) fn sorted(&self) -> Vec<u128> {
         let mut hashes = Vec::with_capacity(self.len());
@@ -123,6 +139,7 @@ mod tests {
             assert!(set.insert(hash));
         }
         for &hash in &hashes {
+            assert!(set.contains(hash) && !set.contains(!hash));
             assert!(!set.insert(hash));
         }
         assert_eq!(set.len(), hashes.len());
@@ -134,7 +151,9 @@ mod tests {
     #[test]
     fn the_hash_zero_is_a_member_like_any_other() {
         let mut set = IdSet::default();
+        assert!(!set.contains(0) && !set.contains(1));
         assert!(set.insert(0) && set.insert(1));
+        assert!(set.contains(0) && set.contains(1));
         assert!(!set.insert(0) && !set.insert(1));
         assert_eq!(set.sorted(), [0, 1]);
     }

@@ -18,6 +18,7 @@ mod result;
 mod rules;
 mod sealed;
 mod snapshot;
+mod storage;
 mod task;
 mod window;
 

@@ -6,12 +6,14 @@
 //! everything is rewritten into one. So an identity is written about three times at most, and a bucket
 //! has few segments.
 
-use crate::core::rules::CoreConfig;
+use crate::core::id_set::IdSet;
+use crate::core::rules::{CoreConfig, TickerIndex};
 use crate::core::sealed::{Reader, begin, seal};
 use crate::core::snapshot::SnapshotError;
-use crate::core::window::Bucket;
+use crate::core::window::{Bucket, Question};
 use crate::io::{BucketKey, PieceKey, StateBatch};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 const SEGMENT_MAGIC: [u8; 4] = *b"TPKI";
 /// Bytes of an identity.
@@ -71,11 +73,8 @@ pub(super) fn store_ids(config: &CoreConfig, bucket: &mut Bucket, batch: &mut St
     if fresh == 0 {
         return;
     }
-    assert!(
-        bucket.resident,
-        "new identities are only told apart in memory"
-    );
-    let is_rewriting = bucket.stored.is_rewriting_due(fresh);
+    // Only a resident bucket knows what to rewrite.
+    let is_rewriting = bucket.resident && bucket.stored.is_rewriting_due(fresh);
     let mut writer = SegmentWriter::new(bucket.start);
     for window in bucket.in_ticker_order() {
         let ids = if is_rewriting {
@@ -90,6 +89,9 @@ pub(super) fn store_ids(config: &CoreConfig, bucket: &mut Bucket, batch: &mut St
     for window in bucket.windows_mut() {
         window.stored_ids = window.id_count();
         window.fresh = Vec::new();
+    }
+    if !bucket.resident {
+        bucket.make_absent();
     }
     let written = writer.finish();
     bucket.dirty = true;
@@ -114,56 +116,104 @@ pub(super) fn load_ids(
     contents: &[Bytes],
 ) -> Result<(), SnapshotError> {
     for window in bucket.windows_mut() {
-        window.ids = crate::core::id_set::IdSet::with_capacity(window.stored_ids as usize);
+        window.ids = IdSet::with_capacity(window.id_count() as usize);
     }
     let segments = bucket.stored.segments.clone();
     for (segment, content) in segments.iter().zip(contents) {
-        if !segment.key.names(content) {
-            return Err(SnapshotError::damaged(segment.key));
+        let start = bucket.start;
+        for group in read_segment(config, start, segment.key, content)? {
+            let (ticker, ids) = group?;
+            let Some(window) = bucket.window_of(ticker) else {
+                return Err(damaged(start, "they are of a ticker that has no window"));
+            };
+            for id in ids {
+                if !window.ids.insert(id_of(id)) {
+                    return Err(damaged(start, "an identity is there twice"));
+                }
+            }
         }
-        read_segment(config, bucket, content)?;
     }
     let is_whole = segments.len() == contents.len()
         && bucket
             .windows_mut()
             .all(|window| window.ids.len() as u64 == window.stored_ids);
     if !is_whole {
-        return Err(SnapshotError::Damaged {
-            part: part_of(bucket.start),
-            what: "their number is not the one that the head tells",
-        });
+        let what = "their number is not the one that the head tells";
+        return Err(damaged(bucket.start, what));
+    }
+    for window in bucket.windows_mut() {
+        for &id in &window.fresh {
+            window.ids.insert(id);
+        }
     }
     bucket.resident = true;
     Ok(())
 }
 
-fn read_segment(
+/// Answers those of the questions that this segment holds: its window start's, ascending.
+pub(super) fn find_ids<'a>(
     config: &CoreConfig,
-    bucket: &mut Bucket,
+    key: PieceKey,
     content: &[u8],
+    questions: impl Iterator<Item = (&'a Question, &'a mut bool)>,
 ) -> Result<(), SnapshotError> {
-    let mut reader = Reader::open(part_of(bucket.start), SEGMENT_MAGIC, content)?;
-    if reader.i64()? != bucket.start {
-        return Err(reader.damaged("they are of another window start"));
+    let mut by_ticker: BTreeMap<TickerIndex, &[[u8; ID_BYTES]]> = BTreeMap::new();
+    // A segment that was cut at its limit holds a ticker once, like any other.
+    for group in read_segment(config, key.bucket.0, key, content)? {
+        let (ticker, ids) = group?;
+        by_ticker.insert(ticker, ids);
     }
-    while !reader.is_at_end() {
-        let length = reader.count(1)?;
-        let symbol = reader.take(length)?;
-        let window = config
-            .find_ticker(symbol)
-            .and_then(|ticker| bucket.window_of(ticker));
-        let Some(window) = window else {
-            return Err(reader.damaged("they are of a ticker that has no window"));
-        };
-        let count = reader.count(ID_BYTES)?;
-        for id in reader.take(count * ID_BYTES)?.chunks_exact(ID_BYTES) {
-            let id = u128::from_le_bytes(id.try_into().expect("chunks have the length of an id"));
-            if !window.ids.insert(id) {
-                return Err(reader.damaged("an identity is there twice"));
-            }
+    for ((_, ticker, id), answer) in questions {
+        if let Some(ids) = by_ticker.get(ticker) {
+            *answer |= ids.binary_search_by_key(id, id_of).is_ok();
         }
     }
     Ok(())
+}
+
+/// Identities of one ticker, ascending.
+type Group<'a> = (TickerIndex, &'a [[u8; ID_BYTES]]);
+
+/// The groups of a segment, one a ticker.
+fn read_segment<'a>(
+    config: &CoreConfig,
+    start: i64,
+    key: PieceKey,
+    content: &'a [u8],
+) -> Result<impl Iterator<Item = Result<Group<'a>, SnapshotError>>, SnapshotError> {
+    if !key.names(content) {
+        return Err(SnapshotError::damaged(key));
+    }
+    let mut reader = Reader::open(part_of(start), SEGMENT_MAGIC, content)?;
+    if reader.i64()? != start {
+        return Err(reader.damaged("they are of another window start"));
+    }
+    Ok(std::iter::from_fn(move || {
+        (!reader.is_at_end()).then(|| read_group(config, &mut reader))
+    }))
+}
+
+fn read_group<'a>(
+    config: &CoreConfig,
+    reader: &mut Reader<'a>,
+) -> Result<Group<'a>, SnapshotError> {
+    let length = reader.count(1)?;
+    let symbol = reader.take(length)?;
+    let ticker = config.find_ticker(symbol).ok_or_else(|| {
+        SnapshotError::UnknownTicker(String::from_utf8_lossy(symbol).into_owned())
+    })?;
+    let count = reader.count(ID_BYTES)?;
+    let (ids, _) = reader.take(count * ID_BYTES)?.as_chunks();
+    Ok((ticker, ids))
+}
+
+fn id_of(bytes: &[u8; ID_BYTES]) -> u128 {
+    u128::from_le_bytes(*bytes)
+}
+
+fn damaged(start: i64, what: &'static str) -> SnapshotError {
+    let part = part_of(start);
+    SnapshotError::Damaged { part, what }
 }
 
 fn part_of(start: i64) -> String {

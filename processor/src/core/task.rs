@@ -6,13 +6,10 @@ use crate::core::decode::read_event;
 use crate::core::digest::{Digest, record_link};
 use crate::core::dump::DumpedWindow;
 use crate::core::ledger::{Cause, Counters, ForcedAdvance, Ledger, OutputRecord};
-use crate::core::pieces::{load_ids, store_ids};
 use crate::core::rules::CoreConfig;
-use crate::core::snapshot::{self, SnapshotError, StateChanges};
 use crate::core::window::{Added, Bucket, Buckets, Event};
-use crate::io::{BucketKey, ConsumedRecord, PieceKey, StateBatch};
+use crate::io::{BucketKey, ConsumedRecord, PieceKey};
 use crate::units::{LogTimeMs, Offset, PartitionId, Watermark};
-use bytes::Bytes;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -46,9 +43,9 @@ impl<'a> From<&'a ConsumedRecord> for InputRecord<'a> {
 
 /// A record after everything that needs no state.
 #[derive(Debug)]
-struct Prepared {
+pub(super) struct Prepared {
     link: u128,
-    event: Result<Event, Rejection>,
+    pub(super) event: Result<Event, Rejection>,
 }
 
 /// How far [`PartitionTask::process`] came.
@@ -57,9 +54,10 @@ struct Prepared {
 pub enum Progress {
     /// All records were processed.
     Done,
-    /// It stopped before the record at [`PartitionTask::position`] or the next visible one: the
-    /// identities of this bucket are needed. Give them to [`PartitionTask::load`], then process the
-    /// rest.
+    /// It stopped before the record at [`PartitionTask::position`] or the next visible one: whether its
+    /// identity is among those of this bucket only the state store can tell. Take the bucket into memory
+    /// ([`PartitionTask::load`]) or look the identities of the rest up ([`PartitionTask::look_up`]), then
+    /// process the rest.
     Needs(BucketKey),
 }
 
@@ -68,11 +66,11 @@ pub enum Progress {
 /// puts out.
 #[derive(Debug)]
 pub struct PartitionTask {
-    config: Arc<CoreConfig>,
-    ledger: Ledger,
-    buckets: Buckets,
+    pub(super) config: Arc<CoreConfig>,
+    pub(super) ledger: Ledger,
+    pub(super) buckets: Buckets,
     /// Stored pieces of buckets that are closed for good.
-    dropped: Vec<PieceKey>,
+    pub(super) dropped: Vec<PieceKey>,
     /// Smallest watermark that emits something, and smallest horizon that drops something: kept so
     /// that most records cost two comparisons.
     emits_at: i64,
@@ -88,7 +86,7 @@ impl PartitionTask {
         Self::from_parts(config, Ledger::new(partition, start), Buckets::default())
     }
 
-    fn from_parts(config: Arc<CoreConfig>, ledger: Ledger, buckets: Buckets) -> Self {
+    pub(super) fn from_parts(config: Arc<CoreConfig>, ledger: Ledger, buckets: Buckets) -> Self {
         let mut task = PartitionTask {
             config,
             ledger,
@@ -135,6 +133,9 @@ impl PartitionTask {
             }
         }
         self.prepared = prepared;
+        if progress == Progress::Done {
+            self.buckets.answers().clear();
+        }
         progress
     }
 
@@ -230,98 +231,7 @@ impl PartitionTask {
         self.buckets.iter().flat_map(of_bucket)
     }
 
-    /// The state as bytes: the header (everything but the windows), what changed since the last call or
-    /// since [`PartitionTask::restore`], and which pieces it consists of now.
-    pub fn drain_changes(&mut self) -> StateChanges {
-        let dropped = std::mem::take(&mut self.dropped);
-        snapshot::encode(&self.config, &self.ledger, &mut self.buckets, dropped)
-    }
-
-    /// Forgets the identities of the oldest windows until those in memory take at most `limit_bytes`,
-    /// or only those of the newest window and of `keep` are left. What it returns must be in the state
-    /// store before anything else is asked of this task.
-    #[must_use]
-    pub fn spill(&mut self, limit_bytes: usize, keep: Option<BucketKey>) -> StateBatch {
-        let mut batch = StateBatch::default();
-        for at in 0..self.buckets.len().saturating_sub(1) {
-            if self.buckets.id_bytes() <= limit_bytes {
-                break;
-            }
-            let bucket = self.buckets.at(at);
-            if bucket.id_bytes() == 0 || keep == Some(BucketKey(bucket.start)) {
-                continue;
-            }
-            let config = &self.config;
-            self.buckets.change(at, |bucket| {
-                store_ids(config, bucket, &mut batch);
-                bucket.make_absent();
-            });
-        }
-        batch
-    }
-
-    /// The pieces that hold the identities of a bucket, as [`PartitionTask::load`] wants them.
-    #[must_use]
-    pub fn pieces_of(&self, bucket: BucketKey) -> Vec<PieceKey> {
-        match self.buckets.position(bucket.0) {
-            Ok(at) => {
-                let segments = self.buckets.at(at).stored.segments.iter();
-                segments.map(|segment| segment.key).collect()
-            }
-            Err(_) => Vec::new(),
-        }
-    }
-
-    /// All stored pieces that the state refers to, ascending.
-    #[must_use]
-    pub fn pieces(&self) -> Vec<PieceKey> {
-        let pieces = self
-            .buckets
-            .iter()
-            .flat_map(|bucket| bucket.stored.pieces());
-        let mut keys: Vec<PieceKey> = pieces.map(|(key, _)| key).collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    /// Takes the identities of a bucket into memory again. `contents`: those of
-    /// [`PartitionTask::pieces_of`], in that order.
-    ///
-    /// # Errors
-    /// [`SnapshotError`] when something is damaged or missing; then the bucket stays as it was.
-    pub fn load(&mut self, bucket: BucketKey, contents: &[Bytes]) -> Result<(), SnapshotError> {
-        let Ok(at) = self.buckets.position(bucket.0) else {
-            return Ok(());
-        };
-        if self.buckets.at(at).resident {
-            return Ok(());
-        }
-        let config = &self.config;
-        self.buckets.change(at, |bucket| {
-            let loaded = load_ids(config, bucket, contents);
-            if loaded.is_err() {
-                bucket.make_absent();
-            }
-            loaded
-        })
-    }
-
-    /// A task as it was when `header` was drained. `heads` are the pieces that
-    /// [`crate::core::snapshot_heads`] names, in any order; the others must be in the state store. A
-    /// header made under another configuration is accepted: see [`crate::core::snapshot_fingerprint`].
-    ///
-    /// # Errors
-    /// [`SnapshotError`] when something is damaged, missing, left over or made by another release.
-    pub fn restore(
-        config: Arc<CoreConfig>,
-        header: &[u8],
-        heads: impl IntoIterator<Item = (PieceKey, Bytes)>,
-    ) -> Result<Self, SnapshotError> {
-        let (ledger, buckets) = snapshot::decode(&config, header, heads)?;
-        Ok(Self::from_parts(config, ledger, buckets))
-    }
-
-    fn prepare(&mut self, record: &InputRecord<'_>) -> Prepared {
+    pub(super) fn prepare(&mut self, record: &InputRecord<'_>) -> Prepared {
         let partition = self.ledger.partition;
         Prepared {
             link: record_link(record),

@@ -5,6 +5,7 @@ use crate::core::id_set::IdSet;
 use crate::core::pieces::StoredBucket;
 use crate::core::rules::TickerIndex;
 use crate::core::{MAX_EVENTS_PER_WINDOW, WINDOW_MS};
+use std::collections::BTreeMap;
 
 /// A validated event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,7 @@ pub(super) struct Window {
     pub aggregate: Aggregate,
     /// Revision of the newest emitted result; 0 also when none was emitted yet.
     pub revision: u64,
-    /// Identities seen; empty while the bucket's are not in memory.
+    /// Identities seen; only the fresh ones while the bucket is not resident.
     pub ids: IdSet,
     /// Those of them that no stored piece holds yet, in the order of the log.
     pub fresh: Vec<u128>,
@@ -300,17 +301,16 @@ impl Bucket {
         self.id_bytes
     }
 
-    /// Forgets the identities, all of which are stored.
+    /// Forgets the identities that are stored.
     pub(super) fn make_absent(&mut self) {
         for window in &mut self.windows {
-            assert!(
-                window.fresh.is_empty(),
-                "only stored identities may be forgotten"
-            );
-            window.ids = IdSet::default();
+            window.ids = IdSet::with_capacity(window.fresh.len());
+            for &id in &window.fresh {
+                window.ids.insert(id);
+            }
         }
         self.resident = false;
-        self.id_bytes = 0;
+        self.count_id_bytes();
     }
 
     /// Counts the memory of the identities anew, after they were changed one by one.
@@ -326,9 +326,15 @@ pub(super) struct Buckets {
     buckets: Vec<Bucket>,
     /// Memory of all identities.
     id_bytes: usize,
-    /// Buckets whose identities are not in memory.
+    /// Buckets that are not resident.
     absent: usize,
+    /// What the state store has told of identities whose bucket is not resident: whether it holds them.
+    /// True until something is stored or loaded.
+    answers: BTreeMap<Question, bool>,
 }
+
+/// Asks whether an identity is stored: window start, ticker, identity.
+pub(super) type Question = (i64, TickerIndex, u128);
 
 impl Buckets {
     /// Where the bucket of `start` is, or would be. Events mostly concern the newest buckets.
@@ -360,13 +366,33 @@ impl Buckets {
         if self.absent == 0 || !event.deduplicate {
             return None;
         }
+        let (start, ..) = self.question_of(event)?;
+        Some(start)
+    }
+
+    /// What has to be asked of the state store before this event can be told from its duplicates.
+    pub(super) fn question_of(&self, event: &Event) -> Option<Question> {
         let start = event.window_start();
-        let at = self.position(start).ok()?;
-        (!self.buckets[at].resident).then_some(start)
+        let bucket = &self.buckets[self.position(start).ok()?];
+        let slot = bucket.slots[usize::from(event.ticker)];
+        let window = bucket.windows.get(slot as usize)?;
+        let question = (start, event.ticker, event.identity);
+        let is_open = !bucket.resident
+            && event.deduplicate
+            && window.stored_ids > 0
+            && !window.ids.contains(event.identity)
+            && !self.answers.contains_key(&question);
+        is_open.then_some(question)
+    }
+
+    /// What the state store has told.
+    pub(super) fn answers(&mut self) -> &mut BTreeMap<Question, bool> {
+        &mut self.answers
     }
 
     /// Changes a bucket's identities as a whole.
     pub(super) fn change<R>(&mut self, at: usize, change: impl FnOnce(&mut Bucket) -> R) -> R {
+        self.answers.clear();
         let bucket = &mut self.buckets[at];
         self.id_bytes -= bucket.id_bytes();
         self.absent -= usize::from(!bucket.resident);
@@ -382,6 +408,12 @@ impl Buckets {
     pub(super) fn add(&mut self, at: usize, event: &Event) -> Added {
         let (before, rest) = self.buckets.split_at_mut(at);
         let bucket = rest.first_mut().expect("the caller has found the bucket");
+        if !bucket.resident && event.deduplicate {
+            let question = (bucket.start, event.ticker, event.identity);
+            if self.answers.get(&question) == Some(&true) {
+                return Added::Duplicate;
+            }
+        }
         let ids_expected = match before.last() {
             Some(before) if !bucket.holds(event.ticker) => before.ids_of(event.ticker),
             _ => 0,

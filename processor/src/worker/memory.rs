@@ -1,10 +1,11 @@
-//! Keeps the identities of old windows out of memory, and fetches them when an event asks for them.
+//! Keeps the identities of old windows out of memory, and asks the local state for them when an event
+//! does: whole buckets as long as there is room, and else only whether they hold certain identities.
 
 use super::error::{Refusal, WorkerError};
 use super::observer::WorkerEvent;
 use super::partition::OwnedPartition;
 use super::{Observer, Worker};
-use crate::core::{InputRecord, OutputRecord, PartitionTask, Progress};
+use crate::core::{InputRecord, OutputRecord, PartitionTask, Progress, SnapshotError};
 use crate::io::{BucketKey, Clock, ConsumedRecord, Kafka, PieceKey, StateError, StateStore};
 use crate::units::PartitionId;
 use bytes::Bytes;
@@ -44,11 +45,13 @@ pub(super) fn feed<S: StateStore>(
             return Ok(());
         };
         rest = &rest[rest.partition_point(|record| record.offset < task.position())..];
-        load(partition, task, bucket, local.state)?;
-        if task.id_bytes() > local.limit_bytes {
-            let batch = task.spill(local.limit_bytes, Some(bucket));
-            local.state.apply(partition, batch)?;
-        }
+        let room = local.limit_bytes.saturating_sub(task.id_bytes());
+        let provided = if task.load_bytes(bucket) <= room {
+            load(partition, task, bucket, local.state)
+        } else {
+            look_up(partition, task, rest, local.state)
+        };
+        provided.map_err(|error| error.of(partition))?;
     }
 }
 
@@ -57,19 +60,57 @@ fn load<S: StateStore>(
     task: &mut PartitionTask,
     bucket: BucketKey,
     state: &mut S,
-) -> Result<(), WorkerError> {
+) -> Result<(), ProvideError> {
     let pieces = task.pieces_of(bucket).into_iter();
     let contents: Vec<Bytes> = pieces
         .map(|key| get(state, partition, key))
         .collect::<Result<_, StateError>>()?;
-    task.load(bucket, &contents)
-        .map_err(|cause| WorkerError::Refused {
-            partition,
-            reason: Refusal::Snapshot {
-                snapshot: "restored last".to_owned(),
-                cause,
+    Ok(task.load(bucket, &contents)?)
+}
+
+fn look_up<S: StateStore>(
+    partition: PartitionId,
+    task: &mut PartitionTask,
+    records: &[ConsumedRecord],
+    state: &mut S,
+) -> Result<(), ProvideError> {
+    task.look_up(records.iter().map(InputRecord::from), |key| {
+        Ok(get(state, partition, key)?)
+    })
+}
+
+/// Why identities could not be provided.
+enum ProvideError {
+    State(StateError),
+    Snapshot(SnapshotError),
+}
+
+impl From<StateError> for ProvideError {
+    fn from(error: StateError) -> ProvideError {
+        ProvideError::State(error)
+    }
+}
+
+impl From<SnapshotError> for ProvideError {
+    fn from(error: SnapshotError) -> ProvideError {
+        ProvideError::Snapshot(error)
+    }
+}
+
+impl ProvideError {
+    fn of(self, partition: PartitionId) -> WorkerError {
+        match self {
+            ProvideError::State(error) => error.into(),
+            // The store gave what it was given, so the checkpoint was not sound.
+            ProvideError::Snapshot(cause) => WorkerError::Refused {
+                partition,
+                reason: Refusal::Snapshot {
+                    snapshot: "restored last".to_owned(),
+                    cause,
+                },
             },
-        })
+        }
+    }
 }
 
 /// A piece as it was put.

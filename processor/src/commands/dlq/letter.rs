@@ -158,7 +158,7 @@ mod tests {
             key,
             value,
         };
-        task.process([record], &mut outputs);
+        let _ = task.process([record], &mut outputs);
         let record = Record {
             partition: 1,
             offset: 5,
@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn the_original_comes_back_byte_for_byte() {
-        let cases: [(Option<&[u8]>, Option<&[u8]>); 5] = [
+        type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+        let cases: [KeyAndValue<'_>; 5] = [
             (Some(b"AMZN"), Some(b"{\"a\":\"\\u0000\"}")),
             (Some(b"\xff\xfe"), Some(b"\x00\xff")),
             (None, Some(b"")),

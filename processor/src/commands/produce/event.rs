@@ -127,7 +127,7 @@ mod tests {
                 key: event.key.as_deref(),
                 value: event.value.as_deref(),
             };
-            task.process([record], &mut outputs);
+            let _ = task.process([record], &mut outputs);
         }
         assert_eq!(task.counters().accepted, 1_000, "{outputs:?}");
     }

@@ -121,7 +121,7 @@ mod tests {
                     key: record.key.as_deref(),
                     value: record.value.as_deref(),
                 };
-                task.process([input], &mut outputs);
+                let _ = task.process([input], &mut outputs);
                 assert_eq!(outputs.len(), 1, "{name}");
                 assert_eq!(outputs[0].destination, Destination::DeadLetters, "{name}");
             }
