@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Partitions of each topic.
-const PARTITIONS: i32 = 4;
+/// Partitions of each topic: as few as give each ticker of the real trades one of its own.
+const PARTITIONS: i32 = 7;
 /// Ordinals of the processors that are always there.
 const REGULAR: [u32; 2] = [0, 1];
 /// The ordinal of the processor that comes and goes.
@@ -206,7 +206,8 @@ impl Batch {
         format!("{}-{ordinal}", self.group)
     }
 
-    /// Waits until everything that is in the input topic now is committed.
+    /// Waits until everything that is in the input topic now is committed, and every processor is a
+    /// member of the group.
     ///
     /// # Errors
     /// When that does not happen, or a processor or the load ends.
@@ -214,7 +215,8 @@ impl Batch {
         let began = Instant::now();
         let mut ends: Option<Offsets> = None;
         let (group, input) = (self.group.clone(), self.topics[0].clone());
-        self.wait("recover", || {
+        let processors = self.fleet.size();
+        self.wait("all recover", || {
             let goal = match &ends {
                 Some(ends) => ends,
                 None => ends.insert(stage.view.ends(&input)?),
@@ -223,7 +225,8 @@ impl Batch {
             let reached = |(partition, end): (&i32, &i64)| {
                 *end == 0 || committed.get(partition).is_some_and(|at| at >= end)
             };
-            Ok(goal.iter().all(reached))
+            let are_back = stage.view.members(&group)? == Some(processors);
+            Ok(are_back && goal.iter().all(reached))
         })?;
         Ok(began.elapsed())
     }

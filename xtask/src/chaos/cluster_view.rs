@@ -11,6 +11,7 @@ const LIST_OFFSETS: (i16, i16) = (2, 2);
 const METADATA: (i16, i16) = (3, 4);
 const OFFSET_FETCH: (i16, i16) = (9, 5);
 const FIND_COORDINATOR: (i16, i16) = (10, 2);
+const DESCRIBE_GROUPS: (i16, i16) = (15, 0);
 const DELETE_TOPICS: (i16, i16) = (20, 3);
 
 /// Offsets by partition.
@@ -128,6 +129,18 @@ impl View {
         committed_in(&answer)
     }
 
+    /// How many members a group has; `None` while it is being rebalanced.
+    ///
+    /// # Errors
+    /// When the group's coordinator does not answer.
+    pub fn members(&self, group: &str) -> anyhow::Result<Option<usize>> {
+        let coordinator = self.coordinator(group)?;
+        let mut body = Writer::default();
+        body.i32(1).string(group);
+        let answer = self.ask_one(coordinator, DESCRIBE_GROUPS, &body.0)?;
+        members_in(&answer)
+    }
+
     /// The broker that coordinates a group.
     fn coordinator(&self, group: &str) -> anyhow::Result<i32> {
         let mut body = Writer::default();
@@ -235,6 +248,29 @@ fn committed_in(answer: &[u8]) -> anyhow::Result<Offsets> {
     Ok(topics.into_iter().flatten().collect())
 }
 
+fn members_in(answer: &[u8]) -> anyhow::Result<Option<usize>> {
+    let groups = Reader(answer).list(|group| {
+        let error = group.i16()?;
+        if error != 0 {
+            bail!("a group: error {error}");
+        }
+        group.string()?; // its name
+        let is_stable = group.string()? == b"Stable";
+        group.string()?; // protocol type
+        group.string()?; // protocol
+        let members = group.list(|member| {
+            for _ in 0..3 {
+                member.string()?; // id, client and host
+            }
+            member.bytes()?; // subscription
+            member.bytes().map(|_| ()) // assignment
+        })?;
+        Ok(is_stable.then_some(members.len()))
+    })?;
+    let group = groups.into_iter().next();
+    group.context("an answer without a group")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,6 +315,23 @@ mod tests {
         answer.i32(0).i32(1).string("ticks").i32(1);
         answer.i32(2).i16(0).i64(-1).i64(78);
         assert_eq!(end_in(&answer.0)?, 78);
+        Ok(())
+    }
+
+    #[test]
+    fn members_are_counted_only_in_a_stable_group() -> anyhow::Result<()> {
+        let group = |state: &str| {
+            let mut answer = Writer::default();
+            answer.i32(1).i16(0).string("ticks").string(state);
+            answer.string("consumer").string("range").i32(2);
+            for member in ["a", "b"] {
+                answer.string(member).string("client").string("host");
+                answer.i32(2).i16(7).i32(-1);
+            }
+            answer.0
+        };
+        assert_eq!(members_in(&group("Stable"))?, Some(2));
+        assert_eq!(members_in(&group("PreparingRebalance"))?, None);
         Ok(())
     }
 

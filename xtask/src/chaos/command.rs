@@ -44,9 +44,10 @@ pub struct Options {
     /// Rounds on the same topics, before an audit
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..))]
     batch: u64,
-    /// Takes the binaries in target/release as they are (`tickproof` needs its feature `kafka`)
-    #[arg(long)]
-    built: bool,
+    /// Takes `processor` and `tickproof` (with its feature `kafka`) from this folder, instead of building
+    /// them
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
     /// Checkpoints go to a local folder instead of an S3 server
     #[arg(long)]
     local: bool,
@@ -67,7 +68,7 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         options.rounds
     };
     println!("seed {seed}, {count} rounds; the same again by: --seed {seed}");
-    let mut stage = Stage::set(root, seed, !options.built, !options.local)?;
+    let mut stage = Stage::set(root, seed, options.binaries.as_deref(), !options.local)?;
     println!(
         "Apache Kafka {}, checkpoints in {}, logs in {}",
         stage.cluster.manifest().version,

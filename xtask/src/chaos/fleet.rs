@@ -101,12 +101,6 @@ impl Fleet {
         }
     }
 
-    /// How its processors are started.
-    #[must_use]
-    pub fn recipe(&self) -> &Recipe {
-        &self.recipe
-    }
-
     /// Starts the processor with this ordinal.
     ///
     /// # Errors
@@ -120,6 +114,12 @@ impl Fleet {
         let child = self.recipe.start(ordinal)?;
         self.members.push(Member { ordinal, child });
         Ok(())
+    }
+
+    /// How many processors there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.members.len()
     }
 
     fn member(&mut self, ordinal: u32) -> anyhow::Result<&mut Member> {

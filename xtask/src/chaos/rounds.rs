@@ -16,10 +16,12 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How long a fault waits for an open transaction, or an order for its `EndTxn`.
-const AIM_LIMIT: Duration = Duration::from_secs(20);
-/// How long the third processor is given to become a member and to recover partitions.
-const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long a fault waits for an open transaction: the processor may have nothing to commit.
+const AIM_LIMIT: Duration = Duration::from_secs(3);
+/// How long an order waits for its `EndTxn`.
+const ORDER_LIMIT: Duration = Duration::from_secs(20);
+/// How long a processor is given to take partitions over.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long the controller is given to take a paused broker's leaderships away.
 const FENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -91,10 +93,12 @@ pub fn play(stage: &mut Stage, batch: &mut Batch, decision: Decision) -> anyhow:
         stage,
         batch,
         decision,
+        lines: Vec::new(),
     };
     let hurt = round.hurt()?;
+    let mut lines = round.lines;
     let recovery = batch.recover(stage)?;
-    let lines = batch.logs.new_lines()?;
+    lines.extend(batch.logs.new_lines()?);
     add(&mut events, &tally(&lines));
     Ok(Played {
         decision,
@@ -149,6 +153,8 @@ struct Round<'a> {
     stage: &'a mut Stage,
     batch: &'a mut Batch,
     decision: Decision,
+    /// What was logged since the fault began.
+    lines: Vec<Line>,
 }
 
 impl Round<'_> {
@@ -213,6 +219,9 @@ impl Round<'_> {
         let was_open = self.aim()?;
         self.batch.fleet.pause(victim)?;
         sleep(self.decision.hold);
+        if self.decision.kind == Kind::ProcessorPausePastSession {
+            self.wait_for_ready(&|ordinal| ordinal != victim)?;
+        }
         self.batch.fleet.signal(victim, Signal::CONT)?;
         let is_done = true;
         Ok(Hurt { is_done, was_open })
@@ -228,15 +237,8 @@ impl Round<'_> {
     }
 
     fn join_processor(&mut self) -> anyhow::Result<Hurt> {
-        let log = self.batch.fleet.recipe().log(GUEST);
-        let known = std::fs::read(&log).unwrap_or_default().len();
         self.batch.fleet.start(GUEST)?;
-        wait_until(JOIN_LIMIT, || {
-            self.batch.supervise()?;
-            let text = std::fs::read(&log).unwrap_or_default();
-            let new = String::from_utf8_lossy(&text[known.min(text.len())..]).into_owned();
-            Ok(new.contains(READY))
-        })?;
+        self.wait_for_ready(&|ordinal| ordinal == GUEST)?;
         sleep(self.decision.hold);
         self.batch.supervise()?;
         let id = self.batch.transactional_id(GUEST);
@@ -247,6 +249,18 @@ impl Round<'_> {
             self.batch.fleet.stop(GUEST)?
         };
         Ok(Hurt { is_done, was_open })
+    }
+
+    /// Waits until one of these processors has recovered a partition since the fault began. It may have
+    /// got none: that is no error.
+    fn wait_for_ready(&mut self, by: &dyn Fn(u32) -> bool) -> anyhow::Result<()> {
+        wait_until(TAKEOVER_LIMIT, || {
+            self.batch.supervise()?;
+            self.lines.extend(self.batch.logs.new_lines()?);
+            let mut lines = self.lines.iter();
+            Ok(lines.any(|line| line.message == READY && by(line.ordinal)))
+        })?;
+        Ok(())
     }
 
     fn down_broker(&mut self) -> anyhow::Result<Hurt> {
@@ -327,7 +341,7 @@ impl Round<'_> {
         let before = self.stage.proxy.counts();
         for _ in 0..count {
             self.stage.proxy.order(order);
-            wait_until(AIM_LIMIT, || {
+            wait_until(ORDER_LIMIT, || {
                 self.batch.supervise()?;
                 let proxy = &self.stage.proxy;
                 Ok(proxy.orders_waiting() == 0 && proxy.strays_waiting() == 0)

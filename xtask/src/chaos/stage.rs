@@ -63,23 +63,30 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Builds the binaries, unless they are to be taken as they are, and starts everything. A cluster that is left from an earlier run is begun
+    /// Builds the binaries, unless there is a folder to take them from, and starts everything. A cluster that is left from an earlier run is begun
     /// anew.
     ///
     /// # Errors
     /// When something cannot be built or started.
-    pub fn set(root: &Path, seed: u64, builds: bool, wants_s3: bool) -> anyhow::Result<Stage> {
+    pub fn set(
+        root: &Path,
+        seed: u64,
+        binaries: Option<&Path>,
+        wants_s3: bool,
+    ) -> anyhow::Result<Stage> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let name = format!("chaos-{seed}-{}", since.as_secs());
         let folder = root.join("target/chaos").join(&name);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        if builds {
+        let built = root.join("target/release");
+        if binaries.is_none() {
             build(root, "processor", &[])?;
             build(root, "scenarios", &["--features", "kafka"])?;
         }
         // Copies: a build that is run meanwhile does not change what is on trial.
-        let processor = copy(root, "processor", &folder)?;
-        let tickproof = copy(root, "tickproof", &folder)?;
+        let from = binaries.unwrap_or(&built);
+        let processor = copy(from, "processor", &folder)?;
+        let tickproof = copy(from, "tickproof", &folder)?;
         crate::kafka::down(root, CLUSTER)?;
         let cluster = Cluster::up(root, &options())?;
         let brokers = &cluster.manifest().brokers;
@@ -197,8 +204,8 @@ fn build(root: &Path, package: &str, options: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy(root: &Path, program: &str, folder: &Path) -> anyhow::Result<PathBuf> {
-    let from = root.join("target/release").join(program);
+fn copy(from: &Path, program: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+    let from = from.join(program);
     let to = folder.join(program);
     fs::copy(&from, &to).with_context(|| from.display().to_string())?;
     Ok(to)

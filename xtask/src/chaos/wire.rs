@@ -186,6 +186,15 @@ impl<'a> Reader<'a> {
         self.take(usize::try_from(length).unwrap_or(0))
     }
 
+    /// Bytes; those that are null are none.
+    ///
+    /// # Errors
+    /// See [`Reader::take`].
+    pub fn bytes(&mut self) -> anyhow::Result<&'a [u8]> {
+        let length = self.i32()?;
+        self.take(usize::try_from(length).unwrap_or(0))
+    }
+
     /// A string in the compact encoding, of up to 126 bytes.
     ///
     /// # Errors
