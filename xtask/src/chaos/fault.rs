@@ -101,7 +101,7 @@ impl Kind {
             }
             Kind::ProcessorRestart => "ended with status 0; then partitions were recovered",
             Kind::ProcessorJoin => "the third processor recovered partitions",
-            Kind::BrokerKill | Kind::BrokerRestart => "it led partitions, and others took over",
+            Kind::BrokerKill | Kind::BrokerRestart => "it led partitions when it ended",
             Kind::BrokerPause => "stopped while it led partitions",
             Kind::BrokerPausePastSession => "it led partitions, and others took over",
             Kind::BrokerAndProcessorKill => "both killed at work; then partitions were recovered",

@@ -5,7 +5,6 @@
 //! Never here: choices.
 
 use super::batch::{Batch, GUEST};
-use super::cluster_view::View;
 use super::fault::{Decision, Kind};
 use super::logs::Line;
 use super::proxy::Order;
@@ -273,23 +272,15 @@ impl Round<'_> {
         }
         sleep(self.decision.hold);
         self.stage.cluster.start(broker)?;
-        let has_moved = self.make_whole(led)?;
+        self.make_whole()?;
         Ok(Hurt {
-            is_done: led > 0 && has_moved,
+            is_done: led > 0,
             was_open: false,
         })
     }
 
-    /// Waits until everything is whole; true when that broker led less than before at some moment.
-    fn make_whole(&mut self, led: usize) -> anyhow::Result<bool> {
-        let topics = self.batch.topics();
-        let broker = self.decision.broker;
-        let has_lost = |view: &View| led_by(view, broker, &topics).is_ok_and(|now| now < led);
-        let mut has_moved = has_lost(&self.stage.view);
-        self.stage.wait_whole(&topics, |view| {
-            has_moved |= has_lost(view);
-        })?;
-        Ok(has_moved)
+    fn make_whole(&mut self) -> anyhow::Result<()> {
+        self.stage.wait_whole(&self.batch.topics())
     }
 
     fn pause_broker(&mut self) -> anyhow::Result<Hurt> {
@@ -300,7 +291,7 @@ impl Round<'_> {
         sleep(self.decision.hold);
         let has_moved = must_move && self.wait_for_new_leaders(led)?;
         self.stage.cluster.resume(broker)?;
-        self.make_whole(led)?;
+        self.make_whole()?;
         Ok(Hurt {
             is_done: led > 0 && has_moved == must_move,
             was_open: false,
@@ -329,9 +320,9 @@ impl Round<'_> {
         sleep(self.decision.hold);
         self.batch.fleet.start(victim)?;
         self.stage.cluster.start(broker)?;
-        let has_moved = self.make_whole(led)?;
+        self.make_whole()?;
         Ok(Hurt {
-            is_done: is_killed && led > 0 && has_moved,
+            is_done: is_killed && led > 0,
             was_open,
         })
     }

@@ -119,19 +119,13 @@ impl Stage {
     }
 
     /// Waits until every broker runs and every copy of these topics, and of Kafka's own, is in sync.
-    /// `look` sees the cluster meanwhile.
     ///
     /// # Errors
     /// When that does not happen in time.
-    pub fn wait_whole(
-        &mut self,
-        topics: &[&str],
-        mut look: impl FnMut(&View),
-    ) -> anyhow::Result<()> {
+    pub fn wait_whole(&mut self, topics: &[&str]) -> anyhow::Result<()> {
         self.cluster.wait_ready()?;
         let topics: Vec<&str> = topics.iter().chain(&INTERNAL).copied().collect();
         let is_whole = process::wait_until(WHOLE_LIMIT, || {
-            look(&self.view);
             // A broker that does not answer yet makes nothing whole.
             Ok(self.view.is_whole(&topics).unwrap_or(false))
         })?;
