@@ -1,8 +1,9 @@
 //! The transaction coordinator's answers, state by state (protocol version 1).
 
+use super::raw::RawProducer;
 use super::steps::topic;
 use super::visibility::strings;
-use super::wire::{RawProducer, Wire, commit_of, refused, same, tp};
+use super::wire::{Wire, commit_of, refused, same, tp};
 use super::{ClusterUnderTest, Outcome};
 use crate::kafka::protocol::{ErrorCode, PartitionId, TopicPartition};
 

@@ -5,8 +5,9 @@
 //! Never here: results that depend on time (who is asked again, and when, is the affair of `wire`); the
 //! numbers that clusters choose freely (producer ids, member ids).
 
+use super::raw::RawProducer;
 use super::steps::topic;
-use super::wire::{Identity, RawProducer, Wire, commit_of, tp};
+use super::wire::{Identity, Wire, commit_of, tp};
 use super::{ClusterUnderTest, Failure, Topic, Trouble};
 use crate::draw::draw;
 use crate::kafka::protocol::{CoordinatorKey, ErrorCode, RebalanceProtocol, Request};

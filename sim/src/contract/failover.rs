@@ -1,11 +1,12 @@
 //! What stands when brokers die or stand still: records, transactions, offsets, members.
 
+use super::raw::RawProducer;
 use super::steps::{
     Member, PATIENCE, Start, abort_now, begin, class_of, commit, commit_now, committed, output,
     partition, producer, seen, send_offsets, topic, transact, written,
 };
 use super::visibility::strings;
-use super::wire::{RawProducer, Wire, commit_of, refused, same, tp, until};
+use super::wire::{Wire, commit_of, refused, same, tp, until};
 use super::{ClusterUnderTest, Failure, Outcome, TopicSpec, Trouble};
 use crate::kafka::protocol::{CoordinatorKey, ErrorCode};
 use processor::io::{ErrorClass, TransactionalProducer};

@@ -1,11 +1,12 @@
 //! Who may still write: fencing by InitProducerId, by timeout, and by the group's generation.
 
+use super::raw::RawProducer;
 use super::steps::{
     Member, PATIENCE, Start, abort_now, begin, class_of, commit, commit_now, output, partition,
     producer, producer_with, seen, send_offsets, topic, transact, written,
 };
 use super::visibility::strings;
-use super::wire::{Identity, RawProducer, Wire, commit_of, refused, same, tp, until};
+use super::wire::{Identity, Wire, commit_of, refused, same, tp, until};
 use super::{ClientOptions, ClusterUnderTest, Failure, Outcome};
 use crate::kafka::protocol::ErrorCode;
 use processor::io::{Consumer, ErrorClass, TransactionalProducer};

@@ -12,7 +12,7 @@
 //! | [`model`] | the simulated cluster as a cluster under test |
 //! | [`differential`] | generated histories, which both clusters must answer alike |
 //! | `steps` | what behaviours do with the processor's traits |
-//! | `wire` | what behaviours ask of brokers directly |
+//! | `wire`, `raw` | what behaviours ask of brokers directly; a producer by hand |
 //! | `visibility`, `fencing`, `offsets`, `sequences`, `coordinator`, `groups`, `positions`, `failover` | the behaviours |
 
 mod coordinator;
@@ -23,6 +23,7 @@ mod groups;
 pub mod model;
 mod offsets;
 mod positions;
+mod raw;
 mod sequences;
 mod steps;
 mod table;

@@ -1,12 +1,13 @@
 //! Committed offsets: with their metadata, in transactions, pending, of several topics, set back,
 //! forgotten.
 
+use super::raw::RawProducer;
 use super::steps::{
     Member, PATIENCE, Start, abort_now, begin, class_of, commit, commit_now, committed, output,
     partition, producer, seen, send_offsets, topic,
 };
 use super::visibility::strings;
-use super::wire::{Identity, RawProducer, Wire, commit_of, refused, same, tp};
+use super::wire::{Identity, Wire, commit_of, refused, same, tp};
 use super::{ClusterUnderTest, Outcome, Topic};
 use crate::kafka::protocol::{ErrorCode, RebalanceProtocol};
 use processor::io::{Consumer, ErrorClass};

@@ -1,9 +1,10 @@
 //! The idempotence of producers: sequences, duplicates, gaps (KIP-98), and what goes into a partition
 //! that is not part of the transaction (KIP-890).
 
+use super::raw::RawProducer;
 use super::steps::topic;
 use super::visibility::strings;
-use super::wire::{RawProducer, Wire, refused, same, tp};
+use super::wire::{Wire, refused, same, tp};
 use super::{ClusterUnderTest, Outcome};
 use crate::kafka::protocol::ErrorCode;
 

@@ -1,11 +1,12 @@
 //! What a read_committed reader sees, and where it ends: records, control records, the last stable
 //! offset.
 
+use super::raw::RawProducer;
 use super::steps::{
     Member, Start, abort_now, begin, commit_now, output, partition, producer, seen, topic,
     transact, written,
 };
-use super::wire::{RawProducer, Wire, refused, same, tp, until};
+use super::wire::{Wire, refused, same, tp, until};
 use super::{ClusterUnderTest, Failure, Outcome};
 use crate::kafka::protocol::Payload;
 use bytes::Bytes;

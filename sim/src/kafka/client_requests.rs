@@ -324,9 +324,10 @@ impl Broker {
                         self.produced(op, index, Err(error), fx);
                     }
                 }
-                Unverified::Offsets { asker } => {
+                Unverified::Offsets { asker, author } => {
                     let slot = verification.slot;
-                    let done = verdict.and_then(|()| self.append_offsets(slot, asker, batch, now));
+                    let done = verdict
+                        .and_then(|()| self.append_offsets(slot, asker, &author, batch, now));
                     if let Err(error) = done {
                         let error = super::coordinator::coordinator_error(error);
                         self.respond(asker, Response::TxnOffsetCommit(Err(error)), fx);

@@ -109,7 +109,14 @@ pub(super) struct Verification {
 #[derive(Debug)]
 pub(super) enum Unverified {
     Produce { op: u64, index: usize },
-    Offsets { asker: Asker },
+    Offsets { asker: Asker, author: Author },
+}
+
+/// In whose name offsets are committed.
+#[derive(Debug)]
+pub(super) struct Author {
+    pub(super) generation: i32,
+    pub(super) member_id: Arc<str>,
 }
 
 /// How an append's failure looks to those who asked a coordinator.

@@ -2,7 +2,7 @@
 //! failover. The rebalance itself is in [`super::group_membership`].
 
 use super::broker::Broker;
-use super::coordinator::{Asker, Then, Unverified, coordinator_error};
+use super::coordinator::{Asker, Author, Then, Unverified, coordinator_error};
 use super::group_membership::Group;
 use super::group_state::{Outcome, Store};
 use super::internal::InternalRecord;
@@ -47,8 +47,7 @@ struct Offsets {
     group: Arc<str>,
     /// The transaction's producer.
     stamp: Option<ProducerStamp>,
-    generation: i32,
-    member_id: Arc<str>,
+    author: Author,
     offsets: Vec<OffsetCommit>,
 }
 
@@ -79,8 +78,10 @@ impl Broker {
                         base_sequence: -1,
                         transactional: true,
                     }),
-                    generation,
-                    member_id,
+                    author: Author {
+                        generation,
+                        member_id,
+                    },
                     offsets,
                 };
                 if let Err(error) = self.commit_offsets(asker, commit, now, fx) {
@@ -97,8 +98,10 @@ impl Broker {
                 let commit = Offsets {
                     group,
                     stamp: None,
-                    generation,
-                    member_id,
+                    author: Author {
+                        generation,
+                        member_id,
+                    },
                     offsets,
                 };
                 if let Err(error) = self.commit_offsets(asker, commit, now, fx) {
@@ -145,24 +148,12 @@ impl Broker {
         now: Micros,
         fx: &mut Effects,
     ) -> Result<(), ErrorCode> {
-        let fences_members = self.config.fences_members;
-        let (partition, shard) = self.group_shard(&commit.group)?;
-        match shard.groups.get(&commit.group) {
-            _ if !fences_members => {}
-            Some(group) => {
-                let transactional = commit.stamp.is_some();
-                group.validate_commit(commit.generation, &commit.member_id, transactional)?;
-            }
-            // Unknown groups commit like empty ones.
-            None if commit.generation < 0 => {}
-            None => return Err(ErrorCode::IllegalGeneration),
-        }
-        // Java counts UTF-16 units, whatever the setting's name says.
-        let too_long =
-            |offset: &OffsetCommit| offset.metadata.encode_utf16().count() > METADATA_MAX;
-        if commit.offsets.iter().any(too_long) {
-            return Err(ErrorCode::OffsetMetadataTooLarge);
-        }
+        let (partition, _) = self.group_shard(&commit.group)?;
+        let tp = TopicPartition {
+            topic: OFFSETS_TOPIC,
+            partition,
+        };
+        let author = commit.author;
         let batch = Batch {
             base_offset: Offset(0),
             leader_epoch: 0,
@@ -172,15 +163,42 @@ impl Broker {
                 offsets: commit.offsets,
             }),
         };
-        let tp = TopicPartition {
-            topic: OFFSETS_TOPIC,
-            partition,
-        };
         if batch.producer.is_none() {
+            self.check_offsets(&author, &batch)?;
             let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
             return self.append(tp, batch, deadline, Then::PlainOffsets { asker });
         }
-        self.verify_or_append(tp, Unverified::Offsets { asker }, batch, now, fx)
+        // Only a transaction that is confirmed is compared with the group.
+        let from = Unverified::Offsets { asker, author };
+        self.verify_or_append(tp, from, batch, now, fx)
+    }
+
+    /// May these offsets be committed in this name? A group that nobody knew exists from now on.
+    fn check_offsets(&mut self, author: &Author, batch: &Batch) -> Result<(), ErrorCode> {
+        let Payload::Internal(InternalRecord::Offsets { group, offsets }) = &batch.payload else {
+            return Ok(());
+        };
+        let fences_members = self.config.fences_members;
+        let (_, shard) = self.group_shard(group)?;
+        match shard.groups.get(group) {
+            _ if !fences_members => {}
+            Some(known) => {
+                let transactional = batch.producer.is_some();
+                known.validate_commit(author.generation, &author.member_id, transactional)?;
+            }
+            None if author.generation < 0 => {
+                let new = Group::new(group);
+                shard.groups.insert(Arc::clone(group), new);
+            }
+            None => return Err(ErrorCode::IllegalGeneration),
+        }
+        // Java counts UTF-16 units, whatever the setting's name says.
+        let too_long =
+            |offset: &OffsetCommit| offset.metadata.encode_utf16().count() > METADATA_MAX;
+        match offsets.iter().any(too_long) {
+            true => Err(ErrorCode::OffsetMetadataTooLarge),
+            false => Ok(()),
+        }
     }
 
     fn delete_group(
@@ -218,9 +236,11 @@ impl Broker {
         &mut self,
         slot: usize,
         asker: Asker,
+        author: &Author,
         batch: Batch,
         now: Micros,
     ) -> Result<(), ErrorCode> {
+        self.check_offsets(author, &batch)?;
         let tp = self.layout.partition(slot);
         let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
         self.append(tp, batch, deadline, Then::Offsets { asker })

@@ -323,7 +323,9 @@ impl Broker {
         let Some(stamp) = unverified else {
             return match from {
                 Unverified::Produce { op, index } => self.append_produced(slot, op, index, batch),
-                Unverified::Offsets { asker } => self.append_offsets(slot, asker, batch, now),
+                Unverified::Offsets { asker, author } => {
+                    self.append_offsets(slot, asker, &author, batch, now)
+                }
             };
         };
         replica.producers.check(&batch, Origin::Coordinator)?;

@@ -78,6 +78,9 @@ impl OffsetsState {
             }
             Payload::Internal(InternalRecord::GroupDeleted { group }) => {
                 self.committed.remove(group);
+                for pending in self.pending.values_mut() {
+                    pending.retain(|pending| pending.group != *group);
+                }
             }
             _ => {}
         }
@@ -109,9 +112,10 @@ impl OffsetsState {
         Some((committed.offset, Arc::clone(&committed.metadata)))
     }
 
-    /// Is any offset of the group committed?
+    /// Is any offset of the group committed, or pending?
     pub(super) fn knows(&self, group: &str) -> bool {
-        self.committed.contains_key(group)
+        let mut pending = self.pending.values().flatten();
+        self.committed.contains_key(group) || pending.any(|pending| *pending.group == *group)
     }
 
     /// Is an offset of this partition part of a transaction that has not ended?

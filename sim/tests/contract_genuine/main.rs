@@ -13,6 +13,7 @@ mod cluster;
 mod codes;
 mod connection;
 mod histories;
+mod members;
 mod translate;
 
 use cluster::GenuineCluster;

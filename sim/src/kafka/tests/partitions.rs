@@ -356,7 +356,7 @@ fn oversized_batches_and_writes_to_internal_topics_are_refused() {
     let refused = world.produce(tp(INPUT, 0), batch(&[&large], None));
     assert_eq!(refused, Err(ErrorCode::MessageTooLarge));
     let refused = world.produce(tp(OFFSETS_TOPIC, 0), batch(&["x"], None));
-    assert_eq!(refused, Err(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(refused, Err(ErrorCode::InvalidTopicException));
 }
 
 #[test]
