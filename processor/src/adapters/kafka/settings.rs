@@ -39,7 +39,7 @@ pub struct ProtectedProperty {
 }
 
 /// Properties that exactly-once rests on, or that have a key of their own.
-const PROTECTED: [(&str, &str); 45] = [
+const PROTECTED: &[(&str, &str)] = &[
     ("bootstrap.servers", "it is kafka.bootstrap_servers"),
     ("metadata.broker.list", "it is kafka.bootstrap_servers"),
     ("group.id", "it is kafka.group_id"),
@@ -147,6 +147,10 @@ const PROTECTED: [(&str, &str); 45] = [
         "heartbeat.interval.ms",
         "it follows kafka.session_timeout_ms",
     ),
+    (
+        "fetch.queue.backoff.ms",
+        "it is set low, so that a full queue does not stop fetching",
+    ),
     ("group.protocol.type", "the group is one of consumers"),
     (
         "topic.blacklist",
@@ -182,7 +186,7 @@ const PROTECTED: [(&str, &str); 45] = [
 /// # Errors
 /// [`ProtectedProperty`], with the reason.
 pub fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), ProtectedProperty> {
-    for (key, reason) in PROTECTED {
+    for &(key, reason) in PROTECTED {
         // librdkafka trims nothing, so neither does this.
         if properties.contains_key(key) {
             return Err(ProtectedProperty {
@@ -260,6 +264,8 @@ fn own_properties(config: &KafkaConfig, role: Role<'_>) -> Vec<(&'static str, St
 
 fn reading_properties() -> Vec<(&'static str, String)> {
     [
+        // By default, a full local queue stops fetching for a whole second.
+        ("fetch.queue.backoff.ms", "2"),
         ("isolation.level", "read_committed"),
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
@@ -328,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_exactly_once_depends_on_cannot_be_set() {
-        for (key, _) in PROTECTED {
+        for &(key, _) in PROTECTED {
             let error = client_config(&with(key, "x"), Role::Consumer).unwrap_err();
             assert_eq!(error.key, key);
             let text = error.to_string();
