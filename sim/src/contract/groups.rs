@@ -200,7 +200,7 @@ pub(super) async fn a_silent_member_is_removed<C: ClusterUnderTest>(c: &mut C) -
     let topic = topic(c, 2).await?;
     let group = c.name("g");
     let protocol = RebalanceProtocol::Cooperative;
-    let ghost = c.join_as_ghost(&group, &topic, protocol, 1_500).await?;
+    let ghost = c.join_as_ghost(&group, &topic, protocol, 4_000).await?;
     let synced = c.sync_as_ghost(&group, &ghost, &[0, 1]).await?;
     let mut given = synced.map_err(refused("SyncGroup"))?;
     given.sort_unstable();

@@ -46,7 +46,7 @@ pub(super) async fn deleted_records_move_the_log_start<C: ClusterUnderTest>(c: &
         &c.delete_records(tp(&topic, 0), 4).await?,
         &Ok(4),
     )?;
-    let bounds = member.consumer.bounds(FIRST, PATIENCE).await?;
+    let bounds = member.bounds(FIRST).await?;
     same("earliest", &bounds.earliest, &Offset(4))?;
     let expected = strings(&["4", "5", "6", "7", "8", "9"]);
     same("seen", &seen(c, &topic).await?, &expected)

@@ -5,8 +5,8 @@ use super::wire::{ROUND, ROUNDS_MAX, Wire, text};
 use super::{ClientOptions, ClusterUnderTest, Failure, Topic, TopicSpec};
 use bytes::Bytes;
 use processor::io::{
-    CommittedOffset, ConsumedRecord, Consumer, ErrorClass, Kafka, KafkaResult, OffsetAndMetadata,
-    Polled, ProducerRecord, TopicPartition, TransactionalProducer,
+    CommittedOffset, ConsumedRecord, Consumer, ErrorClass, Kafka, KafkaError, KafkaResult,
+    OffsetAndMetadata, OffsetBounds, Polled, ProducerRecord, TopicPartition, TransactionalProducer,
 };
 use processor::units::{LogTimeMs, Offset, PartitionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,12 +92,16 @@ pub(super) async fn producer_with<C: ClusterUnderTest>(
     Ok(producer)
 }
 
+fn may_be_repeated(error: &KafkaError, tries: u32) -> bool {
+    error.class == ErrorClass::Retriable && tries < TRIES_MAX
+}
+
 /// Makes a call again while it may be made again.
 pub(super) async fn insist(mut call: impl AsyncFnMut() -> KafkaResult<()>) -> KafkaResult<()> {
     let mut tries = 0;
     loop {
         match call().await {
-            Err(error) if error.class == ErrorClass::Retriable && tries < TRIES_MAX => tries += 1,
+            Err(error) if may_be_repeated(&error, tries) => tries += 1,
             other => return other,
         }
     }
@@ -294,13 +298,13 @@ impl<C: ClusterUnderTest> Member<C> {
             .collect();
         let known = match self.start {
             Start::Nowhere => return Ok(()),
-            Start::Committed => self.consumer.committed(&asked, PATIENCE).await?,
+            Start::Committed => self.committed(&asked).await?,
             Start::Earliest => vec![None; asked.len()],
         };
         for (&number, known) in partitions.iter().zip(known) {
             let offset = match known {
                 Some(known) => known.offset,
-                None => self.consumer.bounds(number, PATIENCE).await?.earliest,
+                None => self.bounds(number).await?.earliest,
             };
             self.consumer.start_at(number, offset)?;
         }
@@ -381,7 +385,24 @@ impl<C: ClusterUnderTest> Member<C> {
         &mut self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<CommittedOffset>>, Failure> {
-        Ok(self.consumer.committed(partitions, PATIENCE).await?)
+        let mut tries = 0;
+        loop {
+            match self.consumer.committed(partitions, PATIENCE).await {
+                Err(error) if may_be_repeated(&error, tries) => tries += 1,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Log start and last stable offset, as the member asks for them.
+    pub(super) async fn bounds(&mut self, number: PartitionId) -> Result<OffsetBounds, Failure> {
+        let mut tries = 0;
+        loop {
+            match self.consumer.bounds(number, PATIENCE).await {
+                Err(error) if may_be_repeated(&error, tries) => tries += 1,
+                other => return Ok(other?),
+            }
+        }
     }
 
     /// Commits offsets in a transaction of their own.

@@ -460,12 +460,11 @@ pub(super) async fn bounds_end_at_the_last_stable_offset<C: ClusterUnderTest>(
     c.produce_plain(tp(&topic, 0), &["a"]).await?;
     raw.write(c, tp(&topic, 0), &["open"]).await?;
     let mut reader = Member::<C>::join(c, &names[1], &topic, Start::Nowhere).await?;
-    let patience = super::steps::PATIENCE;
-    let bounds = reader.consumer.bounds(PartitionId(0), patience).await?;
+    let bounds = reader.bounds(PartitionId(0)).await?;
     let found = (bounds.earliest, bounds.last_stable);
     same("open", &found, &(Offset(0), Offset(1)))?;
     raw.finish(c, true).await?;
-    let bounds = reader.consumer.bounds(PartitionId(0), patience).await?;
+    let bounds = reader.bounds(PartitionId(0)).await?;
     same("ended", &bounds.last_stable, &Offset(3))
 }
 
