@@ -16,7 +16,7 @@ const HELP: &str = "\
 Starts a Kafka cluster of its own, two processors and a load of real trades and generated, late, repeated
 and hostile records; hurts a processor or a broker, or the end of a transaction, in each round; and audits
 the topics after each batch of rounds. Exit status 0 only if every round recovered, every audit is complete
-and finds nothing, and every kind of fault really hit.
+and finds nothing, and every kind of fault that came three times really hit.
 
 What is left when something failed is in target/chaos; the cluster runs on then, to be looked at.
 
