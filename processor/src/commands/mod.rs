@@ -114,11 +114,7 @@ mod tests {
                     .unwrap_or_default()
                     .split_whitespace();
                 let parsed = CommandLine::try_parse_from(words);
-                assert!(
-                    parsed.is_ok(),
-                    "{line}: {}",
-                    parsed.expect_err("an error")
-                );
+                assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("an error"));
             }
         }
     }
