@@ -22,6 +22,7 @@ struct Comparison<'a> {
     cluster: &'a Cluster,
     tag: &'a str,
     plays: AtomicU64,
+    once: AtomicU64,
     differing: Mutex<Vec<u64>>,
 }
 
@@ -62,9 +63,17 @@ impl Comparison<'_> {
 
     fn compare(&self, number: u64) {
         let history = generate(number, has_kill(number));
-        let Some(_) = self.contradiction(&history) else {
+        let Some(Contradiction { simulated, genuine }) = self.contradiction(&history) else {
             return;
         };
+        // A genuine cluster on a busy machine loses a broker for a moment now and then: what was seen
+        // once is told, and what is seen again is a difference.
+        if self.contradiction(&history).is_none() {
+            self.once.fetch_add(1, Ordering::Relaxed);
+            println!("once only, history {number}:");
+            println!("  simulated: {simulated}\n  genuine:   {genuine}");
+            return;
+        }
         let smallest = shrink(&history, |smaller| self.contradiction(smaller).is_some());
         let mut differing = self.differing.lock().expect("no lane panics with it");
         differing.push(number);
@@ -95,6 +104,7 @@ pub fn compare(cluster: &Cluster, tag: &str, numbers: Range<u64>) -> ExitCode {
         cluster,
         tag,
         plays: AtomicU64::new(0),
+        once: AtomicU64::new(0),
         differing: Mutex::default(),
     };
     let (alone, beside): (Vec<u64>, Vec<u64>) = numbers.clone().partition(|&n| has_kill(n));
@@ -116,10 +126,11 @@ pub fn compare(cluster: &Cluster, tag: &str, numbers: Range<u64>) -> ExitCode {
     let differing = comparison.differing.lock().expect("all lanes have ended");
     println!(
         "{} histories ({deaths} with the death of a broker) on the simulated cluster and on Kafka {}: \
-         {} were answered differently",
+         {} were answered differently each time, {} once",
         numbers.end - numbers.start,
         cluster.manifest().version,
-        differing.len()
+        differing.len(),
+        comparison.once.load(Ordering::Relaxed)
     );
     ExitCode::from(u8::from(!differing.is_empty()))
 }
