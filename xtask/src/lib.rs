@@ -1,7 +1,8 @@
 //! Servers on this machine that tests and trials run against: they are started, hurt and ended here.
 //!
 //! Comes in: the workspace's root. Goes out: a real Kafka cluster ([`kafka`]), a real S3 server ([`s3`]),
-//! their processes found again by anybody ([`process`]). Never here: what is sent to the servers.
+//! their processes found again by anybody ([`process`]), and the processors on them under faults
+//! ([`chaos`]). Never here: what a processor does.
 
 pub mod chaos;
 mod files;

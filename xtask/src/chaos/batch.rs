@@ -55,7 +55,7 @@ pub struct Variation {
 }
 
 impl Variation {
-    /// Of that batch: every pair of choices comes within six batches.
+    /// Of that batch: every combination comes within twelve batches.
     #[must_use]
     pub fn of(draw: Draw, batch: u64, trades: &[PathBuf]) -> Variation {
         let is_even = batch.is_multiple_of(2);
@@ -67,7 +67,7 @@ impl Variation {
             _ => Origin::Generated,
         };
         Variation {
-            rebalance: if (draw.any("rebalance", 0) ^ batch).is_multiple_of(2) {
+            rebalance: if (draw.any("rebalance", 0) ^ batch ^ (batch / 2)).is_multiple_of(2) {
                 "cooperative"
             } else {
                 "eager"
@@ -419,6 +419,11 @@ mod tests {
         assert_eq!(count(|v| v.rebalance.to_owned()), 2);
         assert_eq!(count(|v| v.message_bytes.to_string()), 2);
         assert!(count(|v| v.origin.to_string()) >= 2);
+        let combination = |v: &Variation| {
+            let (rebalance, bytes) = (v.rebalance, v.message_bytes);
+            format!("{} {rebalance} {bytes}", v.origin == Origin::Generated)
+        };
+        assert_eq!(count(combination), 8);
         let without = Variation::of(Draw::new(1), 0, &[]);
         assert_eq!(without.origin, Origin::Generated);
     }

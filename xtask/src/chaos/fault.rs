@@ -157,8 +157,7 @@ pub struct Decision {
     pub in_transaction: bool,
     /// How long it lasts, or the request is delayed.
     pub hold: Duration,
-    /// From one fault to the second one, where there are two; how many `EndTxn` are hit, where it is
-    /// them.
+    /// From one fault to the second one, where there are two.
     pub pause: Duration,
     /// How many `EndTxn` are hit.
     pub count: u64,

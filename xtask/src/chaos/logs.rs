@@ -14,10 +14,8 @@ use std::path::PathBuf;
 pub struct Line {
     /// Whose log it is in.
     pub ordinal: u32,
-    /// What happened.
+    /// What happened; empty where the line is no JSON.
     pub message: String,
-    /// The whole line.
-    pub text: String,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +71,6 @@ fn parsed(ordinal: u32, text: &str) -> Line {
     Line {
         ordinal,
         message: message.unwrap_or_default(),
-        text: text.to_owned(),
     }
 }
 

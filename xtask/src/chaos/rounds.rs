@@ -377,7 +377,6 @@ mod tests {
         Line {
             ordinal,
             message: message.to_owned(),
-            text: String::new(),
         }
     }
 

@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(trial.proxy.strays_waiting(), 1);
         let mut client = trial.connect();
         let begin = request(ADD_PARTITIONS, 2);
-        // The simple broker fences whatever is not on its first connection, so not counted as begun.
+        // This simple broker answers everything on a second connection with an error, the copy too.
         send(&mut client, &begin).expect("an answer");
         let arrived: Vec<Vec<u8>> = trial.frames.iter().take(2).collect();
         assert_eq!(arrived, [begin, request(END_TXN, 1)]);
