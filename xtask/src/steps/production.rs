@@ -11,12 +11,10 @@ use xtask::s3;
 const CHAOS_ROUNDS: &str = "50";
 /// Decides the rounds; what comes of a decision differs from run to run all the same.
 const CHAOS_SEED: &str = "1";
-/// Generated histories that both Kafkas must answer alike.
-const HISTORIES: &str = "200";
 /// The cluster of the older line.
 const OLDER: &str = "older";
 
-pub(super) const STEPS: [Step; 10] = [
+pub(super) const STEPS: [Step; 9] = [
     Step {
         name: "production lints",
         run: |root| {
@@ -105,16 +103,6 @@ pub(super) const STEPS: [Step; 10] = [
     Step {
         name: "contract",
         run: |root| contract(root, &["--cluster", kafka::DEFAULT_NAME]),
-    },
-    Step {
-        name: "differential",
-        run: |root| {
-            let histories = ["--histories", HISTORIES];
-            contract(
-                root,
-                &[&["--cluster", kafka::DEFAULT_NAME], &histories[..]].concat(),
-            )
-        },
     },
     Step {
         name: "contract on 3.9",
