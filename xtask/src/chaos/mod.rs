@@ -3,7 +3,7 @@
 //!
 //! Comes in: a seed. Goes out: a line a round, and whether everything held: each fault was recovered
 //! from, and `tickproof audit` finds nothing. Every choice depends on the seed and the round's number
-//! only ([`fault`]), so that a round can be tried again; when something happens is up to the machine.
+//! only (`fault.rs`), so that a round can be tried again; when something happens is up to the machine.
 //! Never here: anything that the processors know of.
 
 #![allow(
