@@ -178,6 +178,8 @@ impl<'a> Pipeline<'a> {
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            // As the processor has it: a full queue must not stop the limit for a second.
+            .set("fetch.queue.backoff.ms", "2")
             .create()?;
         let mut all = TopicPartitionList::new();
         for partition in 0..self.tuning.partitions {
