@@ -452,3 +452,48 @@ fn a_position_given_during_a_rebalance_holds_after_it() {
     drop(second);
     now(first.close(CALL));
 }
+
+#[test]
+fn a_pause_that_ends_during_a_rebalance_is_over_after_it() {
+    let Some(cluster) = Cluster::find("resumed") else {
+        return;
+    };
+    let (mut first, _) = cluster.member();
+    for partition in [PartitionId(0), PartitionId(1)] {
+        first.start_at(partition, Offset(0)).unwrap();
+    }
+    let mut second = cluster.kafka().consumer(&cluster.config.group_id).unwrap();
+    second.subscribe(&cluster.config.input_topic).unwrap();
+    first.pause(&[PartitionId(0), PartitionId(1)]).unwrap();
+    let taken = until(&mut first, |polled| match polled {
+        Polled::Revoked(partitions) => Some(partitions),
+        _ => {
+            now(second.poll(Duration::ZERO)).unwrap();
+            None
+        }
+    });
+    // Unanswered.
+    first.resume(&[PartitionId(0), PartitionId(1)]).unwrap();
+    first.release(&taken).unwrap();
+    let kept = if taken.contains(&PartitionId(0)) {
+        1
+    } else {
+        0
+    };
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let ended = loop {
+        assert!(std::time::Instant::now() < deadline, "it stands still");
+        if let Polled::Assigned(partitions) = now(second.poll(Duration::ZERO)).unwrap() {
+            second.accept(&partitions).unwrap();
+        }
+        match now(first.poll(Duration::from_millis(50))).unwrap() {
+            Polled::EndOfPartition { partition, .. } => break partition.0,
+            Polled::Assigned(partitions) => first.accept(&partitions).unwrap(),
+            Polled::Revoked(partitions) => first.release(&partitions).unwrap(),
+            Polled::Records { .. } | Polled::Lost(_) | Polled::TimedOut => {}
+        }
+    };
+    assert_eq!(ended, kept);
+    now(second.close(CALL));
+    now(first.close(CALL));
+}

@@ -268,7 +268,12 @@ impl RdConsumer {
             .filter(|(_, _, paused)| !paused)
             .partition(|(partition, ..)| self.assigned.contains(partition));
         let position = |&(partition, next, _): &(PartitionId, i64, bool)| (partition.0, next);
-        self.seek(&fetched.iter().map(position).collect::<Vec<_>>())?;
+        if !fetched.is_empty() {
+            self.seek(&fetched.iter().map(position).collect::<Vec<_>>())?;
+            // A pause may have ended while a rebalance waited.
+            let ids: Vec<PartitionId> = fetched.iter().map(|(p, ..)| *p).collect();
+            self.client.resume(&self.list(&ids))?;
+        }
         let new: Vec<(i32, i64)> = new.iter().map(position).collect();
         self.begin(&new)
     }
@@ -466,23 +471,27 @@ impl Consumer for RdConsumer {
 
     fn resume(&mut self, partitions: &[PartitionId]) -> KafkaResult<()> {
         self.check_owned("resume", partitions)?;
-        let mut resumed = Vec::new();
-        let mut positions = Vec::new();
+        let (mut resumed, mut positions, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for partition in partitions {
             let owned = self.owned.entry(*partition).or_default();
             if std::mem::take(&mut owned.paused)
                 && let Some(next) = owned.next
             {
-                resumed.push(*partition);
-                positions.push((partition.0, next));
+                if self.assigned.contains(partition) {
+                    resumed.push(*partition);
+                    positions.push((partition.0, next));
+                } else {
+                    new.push((partition.0, next));
+                }
             }
         }
-        // What is not in the assignment yet is brought along by the next answer.
-        if resumed.is_empty() || self.unanswered.is_some() {
+        // While a rebalance waits, its answer brings all that was resumed along.
+        if self.unanswered.is_some() {
             return Ok(());
         }
         let done = self.seek(&positions);
         let done = done.and_then(|()| self.client.resume(&self.list(&resumed)));
+        let done = done.and_then(|()| self.begin(&new));
         done.map_err(|error| of_consumer("resume", error))
     }
 
