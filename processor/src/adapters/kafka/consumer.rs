@@ -7,7 +7,7 @@
 //! offset, once asked for, would be looked up again and again, and override a later seek.
 
 use super::errors::{ends_consumer, is_unknown_topic, of_consumer, of_query, of_retriable};
-use super::ffi::{Client, Event, List, Membership, RawRecord, RdError, Rebalance, slice};
+use super::ffi::{Client, Event, List, Membership, RawRecord, RdError, Rebalance};
 use crate::io::{
     CommittedOffset, ConsumedRecord, Consumer, ErrorClass, Header, KafkaError, KafkaResult,
     OffsetBounds, Polled, TopicDescription, TopicPartition,
@@ -352,7 +352,7 @@ impl RdConsumer {
 }
 
 fn consumed(record: &RawRecord, bytes: &Bytes) -> ConsumedRecord {
-    let part = |range: &std::ops::Range<usize>| slice(bytes, range.clone());
+    let part = |range: &std::ops::Range<usize>| bytes.slice(range.clone());
     ConsumedRecord {
         offset: Offset(record.offset),
         timestamp: LogTimeMs(record.timestamp),

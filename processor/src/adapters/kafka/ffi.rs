@@ -19,7 +19,7 @@
     reason = "librdkafka is a C library; this is the module for it"
 )]
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rdkafka::bindings as rd;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
@@ -1077,11 +1077,6 @@ unsafe fn copy_bytes(from: *const u8, len: usize, arena: &mut BytesMut) -> Optio
     // SAFETY: the caller's pointer is good for `len` bytes.
     arena.extend_from_slice(unsafe { std::slice::from_raw_parts(from, len) });
     Some(start..arena.len())
-}
-
-/// A range of a frozen arena.
-pub(super) fn slice(arena: &Bytes, range: Range<usize>) -> Bytes {
-    arena.slice(range)
 }
 
 #[cfg(test)]
