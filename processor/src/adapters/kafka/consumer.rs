@@ -35,8 +35,8 @@ const OFFSET_END: i64 = -1;
 pub struct Member(Arc<Membership>);
 
 impl Member {
-    pub(super) fn membership(&self) -> &Membership {
-        &self.0
+    pub(super) fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.0)
     }
 
     /// The group's generation.

@@ -339,6 +339,9 @@ unsafe extern "C" fn on_log(
 /// A list of partitions of topics, with offsets and metadata.
 pub(super) struct List(NonNull<rd::rd_kafka_topic_partition_list_t>);
 
+// SAFETY: the list is this value's alone.
+unsafe impl Send for List {}
+
 /// One entry of a [`List`], copied out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -492,10 +495,14 @@ pub(super) struct Client {
     /// The consumer's queue, of messages and events; null for a producer.
     queue: *mut rd::rd_kafka_queue_t,
     shared: Arc<Shared>,
+    /// A rebalance was handed out, and librdkafka waits for its answer.
+    rebalance_waits: AtomicBool,
 }
 
 // SAFETY: librdkafka's handles are thread-safe; queues too.
 unsafe impl Send for Client {}
+// SAFETY: as above; what is not behind a handle is atomic.
+unsafe impl Sync for Client {}
 
 impl Client {
     /// # Errors
@@ -564,6 +571,7 @@ impl Client {
                 rk,
                 queue: ptr::null_mut(),
                 shared,
+                rebalance_waits: AtomicBool::new(false),
             })
         }
     }
@@ -632,6 +640,7 @@ impl Client {
                         entries_of(list)
                     };
                     let partitions = entries.into_iter().map(|entry| entry.partition).collect();
+                    self.rebalance_waits.store(true, Ordering::SeqCst);
                     let assigns = rd_kafka_event_error(event) == ASSIGN_PARTITIONS;
                     Event::Rebalance(if assigns {
                         Rebalance::Assign(partitions)
@@ -687,20 +696,26 @@ impl Client {
     /// Adds partitions to the assignment.
     pub fn incremental_assign(&self, list: &List) -> Result<(), RdError> {
         // SAFETY: the list lives through the call, which copies it.
-        unsafe { RdError::take(rd::rd_kafka_incremental_assign(self.rk(), list.ptr())) }
+        unsafe { RdError::take(rd::rd_kafka_incremental_assign(self.rk(), list.ptr()))? };
+        self.rebalance_waits.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Takes partitions from the assignment.
     pub fn incremental_unassign(&self, list: &List) -> Result<(), RdError> {
         // SAFETY: the list lives through the call, which copies it.
-        unsafe { RdError::take(rd::rd_kafka_incremental_unassign(self.rk(), list.ptr())) }
+        unsafe { RdError::take(rd::rd_kafka_incremental_unassign(self.rk(), list.ptr()))? };
+        self.rebalance_waits.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Replaces the assignment; `None` takes everything away.
     pub fn assign(&self, list: Option<&List>) -> Result<(), RdError> {
         let list = list.map_or(ptr::null_mut(), List::ptr);
         // SAFETY: the list lives through the call, which copies it.
-        check(unsafe { rd_kafka_assign(self.rk(), list) })
+        check(unsafe { rd_kafka_assign(self.rk(), list) })?;
+        self.rebalance_waits.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Sets positions of assigned partitions and waits until they are in force.
@@ -931,13 +946,14 @@ impl Client {
         }
         // SAFETY: client and queue are alive.
         unsafe { RdError::take(rd::rd_kafka_consumer_close_queue(self.rk(), self.queue))? };
-        // While a member closes, this answers any rebalance, under either protocol.
-        self.assign(None)?;
         let mut arena = BytesMut::new();
         while !self.is_closed() && Instant::now() < deadline {
-            if let Some(Event::Rebalance(_)) = self.next_event(LEAVE_STEP, &mut arena) {
+            // While a member closes, this answers any rebalance, under either protocol. Only where one
+            // waits: a member that has ended does not answer the call any more.
+            if self.rebalance_waits.load(Ordering::SeqCst) {
                 self.assign(None)?;
             }
+            self.next_event(LEAVE_STEP, &mut arena);
             arena.clear();
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! processing and transaction, and librdkafka's own threads keep the sessions alive. Run each worker on
 //! a thread of its own.
 
+mod bounded;
 mod consumer;
 mod errors;
 mod ffi;
@@ -57,11 +58,11 @@ impl Kafka for RdKafka {
         let role = Role::TransactionalProducer { transactional_id };
         let properties = properties(&self.config, role).map_err(unusable)?;
         let client = ffi::Client::producer(&properties).map_err(unusable)?;
-        Ok(RdProducer::new(client, self.config.transaction_timeout_ms))
+        RdProducer::new(client, self.config.transaction_timeout_ms).map_err(unusable)
     }
 }
 
-/// A client that cannot be made: its properties are wrong.
+/// A client that cannot be made: its properties are wrong, or the system gives no thread.
 fn unusable(why: impl ToString) -> KafkaError {
     KafkaError {
         call: "create client",

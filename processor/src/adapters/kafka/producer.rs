@@ -1,11 +1,14 @@
 //! The transactional producer.
 
+use super::bounded::BoundedCalls;
 use super::consumer::Member;
 use super::errors::of_transaction;
 use super::ffi::{Client, List};
 use crate::io::{
     ErrorClass, KafkaError, KafkaResult, OffsetAndMetadata, ProducerRecord, TransactionalProducer,
 };
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a full queue is given to drain before the record is tried again.
@@ -13,17 +16,21 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// A transactional producer of librdkafka (transaction protocol version 1).
 pub struct RdProducer {
-    client: Client,
+    /// Ends before the client, which it uses too.
+    offsets: BoundedCalls,
+    client: Arc<Client>,
     /// A queue that stays full for longer does not drain in this transaction's life.
     queue_timeout: Duration,
 }
 
 impl RdProducer {
-    pub(super) fn new(client: Client, transaction_timeout_ms: u64) -> RdProducer {
-        RdProducer {
+    pub(super) fn new(client: Client, transaction_timeout_ms: u64) -> io::Result<RdProducer> {
+        let client = Arc::new(client);
+        Ok(RdProducer {
+            offsets: BoundedCalls::new(Arc::clone(&client))?,
             client,
             queue_timeout: Duration::from_millis(transaction_timeout_ms),
-        }
+        })
     }
 
     /// `produce` has no flags: the state of the transaction decides.
@@ -82,15 +89,18 @@ impl TransactionalProducer for RdProducer {
                 offset.metadata.as_bytes(),
             );
         }
-        let done = self.client.send_offsets(&list, group.membership(), timeout);
-        // Without a flag it was refused, so it cannot be committed.
-        done.map_err(|error| {
-            of_transaction(
-                "send_offsets_to_transaction",
-                error,
-                ErrorClass::RequiresAbort,
-            )
-        })
+        let call = "send_offsets_to_transaction";
+        match self.offsets.send_offsets(list, group.membership(), timeout) {
+            // Without a flag it was refused, so it cannot be committed.
+            Some(done) => {
+                done.map_err(|error| of_transaction(call, error, ErrorClass::RequiresAbort))
+            }
+            None => Err(KafkaError {
+                call,
+                code: "no answer within the time limit".to_owned(),
+                class: ErrorClass::OutcomeUnknown,
+            }),
+        }
     }
 
     async fn commit_transaction(&mut self, timeout: Duration) -> KafkaResult<()> {
@@ -106,6 +116,6 @@ impl TransactionalProducer for RdProducer {
     }
 
     fn is_tainted(&self) -> bool {
-        self.client.is_tainted()
+        self.offsets.is_stuck() || self.client.is_tainted()
     }
 }
