@@ -4,8 +4,9 @@
 //! was none within the limit. Never here: what that means for the transaction.
 //!
 //! `rd_kafka_send_offsets_to_transaction` waits for its result without looking at its timeout. Where the
-//! group's coordinator is down it waits for a broker to come or go, which may be for ever. So it is
-//! called on a thread of its own, which can be left behind.
+//! group's coordinator is down it waits for the connection to some broker to come or go, which may be for
+//! ever, and does not ask for the next coordinator before. So it is called on a thread of its own, which
+//! can be left behind; a new producer asks afresh.
 
 use super::ffi::{Client, List, Membership, RdError};
 use std::io;
@@ -14,6 +15,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+/// A coordinator that answers does so long before, and one that moves has moved.
+const LONGEST: Duration = Duration::from_secs(5);
 /// librdkafka's own limit comes first, where it looks at it.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -72,13 +75,14 @@ impl BoundedCalls {
         member: Arc<Membership>,
         timeout: Duration,
     ) -> Option<Result<(), RdError>> {
+        let timeout = timeout.min(LONGEST);
         let call = Call {
             offsets,
             member,
             timeout,
         };
         self.calls.as_ref()?.send(call).ok()?;
-        match self.answers.recv_timeout(timeout.saturating_add(GRACE)) {
+        match self.answers.recv_timeout(timeout + GRACE) {
             Ok(done) => Some(done),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 self.calls = None;
