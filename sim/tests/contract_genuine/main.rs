@@ -18,16 +18,19 @@ mod translate;
 
 use cluster::GenuineCluster;
 use sim::contract::{Behaviour, ClusterUnderTest, Failure, behaviours};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use xtask::kafka::Cluster;
 
 /// Behaviours at a time.
 const LANES: usize = 4;
+/// No behaviour takes as long, on any machine: a call in it does not come back.
+const HANGS_AFTER: Duration = Duration::from_secs(300);
 
 struct Arguments {
     cluster: String,
@@ -87,9 +90,36 @@ struct Run {
     tag: String,
     debug: Option<String>,
     tally: Mutex<Tally>,
+    /// Behaviours under way, and since when.
+    under_way: Mutex<BTreeMap<&'static str, Instant>>,
 }
 
 impl Run {
+    fn under_way(&self) -> MutexGuard<'_, BTreeMap<&'static str, Instant>> {
+        self.under_way.lock().expect("no lane panics with it")
+    }
+
+    /// Ends the process when a behaviour hangs: its thread cannot be ended.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "measures calls of genuine clients; nothing here is simulated"
+    )]
+    fn watch(&self) -> ! {
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            let hangs = |begun: &Instant| begun.elapsed() > HANGS_AFTER;
+            let found = self
+                .under_way()
+                .iter()
+                .find(|(_, b)| hangs(b))
+                .map(|(n, _)| *n);
+            if let Some(name) = found {
+                println!("HANGS  {name}: no end within {HANGS_AFTER:?}");
+                std::process::exit(1);
+            }
+        }
+    }
+
     #[allow(
         clippy::disallowed_methods,
         reason = "tells people how long a behaviour took on a genuine cluster"
@@ -97,6 +127,7 @@ impl Run {
     fn try_one(&self, number: usize, behaviour: &Behaviour<GenuineCluster>) {
         let tag = format!("{}-{number}", self.tag);
         let begun = Instant::now();
+        self.under_way().insert(behaviour.name, begun);
         let mut cluster = GenuineCluster::new(self.cluster.clone(), tag, self.debug.clone());
         let outcome = drive((behaviour.run)(&mut cluster));
         let took = begun.elapsed().as_millis();
@@ -107,6 +138,7 @@ impl Run {
                 println!("the cluster does not heal: {why}");
             }
         }
+        self.under_way().remove(behaviour.name);
         let name = format!("{}::{}", behaviour.area, behaviour.name);
         let mut tally = self.tally.lock().expect("no lane panics with it");
         match outcome {
@@ -157,6 +189,10 @@ fn tag() -> String {
     format!("c{}", now.map_or(0, |now| now.as_millis()))
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a thread that watches genuine clients; nothing here is simulated"
+)]
 fn main() -> ExitCode {
     let arguments = arguments();
     let cluster = match Cluster::open(&xtask::root(), &arguments.cluster) {
@@ -182,12 +218,15 @@ fn main() -> ExitCode {
         let wanted = &arguments.wanted;
         wanted.is_empty() || wanted.iter().any(|word| name.contains(word))
     });
-    let run = Run {
+    let run = Arc::new(Run {
         cluster,
         tag: tag(),
         debug: arguments.debug,
         tally: Mutex::default(),
-    };
+        under_way: Mutex::default(),
+    });
+    let watched = Arc::clone(&run);
+    std::thread::spawn(move || watched.watch());
     run.try_all(&chosen);
     let tally = run.tally.lock().expect("all lanes have ended");
     let failed = tally.failed.len();

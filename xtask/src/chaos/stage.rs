@@ -9,7 +9,7 @@ use crate::kafka::{Cluster, Options};
 use crate::{process, s3};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -60,11 +60,13 @@ pub struct Stage {
     pub objects: Objects,
     /// What is not to be left running.
     ends_s3: bool,
+    /// Held while the stage stands: a second one would end this one's cluster.
+    _lock: File,
 }
 
 impl Stage {
-    /// Builds the binaries, unless there is a folder to take them from, and starts everything. A cluster that is left from an earlier run is begun
-    /// anew.
+    /// Builds the binaries, unless there is a folder to take them from, and starts everything. A cluster
+    /// that is left from an earlier run is begun anew.
     ///
     /// # Errors
     /// When something cannot be built or started.
@@ -74,6 +76,7 @@ impl Stage {
         binaries: Option<&Path>,
         wants_s3: bool,
     ) -> anyhow::Result<Stage> {
+        let lock = only_one(root)?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let name = format!("chaos-{seed}-{}", since.as_secs());
         let folder = root.join("target/chaos").join(&name);
@@ -115,6 +118,7 @@ impl Stage {
             tickproof,
             objects,
             ends_s3,
+            _lock: lock,
         })
     }
 
@@ -185,6 +189,21 @@ pub fn led_by(view: &View, broker: u32, topics: &[&str]) -> anyhow::Result<usize
     Ok(count)
 }
 
+/// The right to a stage, for as long as the file is open.
+fn only_one(root: &Path) -> anyhow::Result<File> {
+    let folder = root.join("target/chaos");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another chaos run uses the cluster `{CLUSTER}`: wait for its end, or end it")
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
 fn build(root: &Path, package: &str, options: &[&str]) -> anyhow::Result<()> {
     let status = Command::new("cargo")
         .args(["build", "--quiet", "--release", "--package", package])
@@ -230,4 +249,19 @@ fn in_folder(folder: &Path) -> anyhow::Result<Objects> {
         section: String::new(),
         environment: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_run_is_refused_until_the_first_has_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let first = only_one(root.path()).unwrap();
+        let refused = only_one(root.path()).unwrap_err().to_string();
+        assert!(refused.contains("another chaos run"), "{refused}");
+        drop(first);
+        only_one(root.path()).unwrap();
+    }
 }

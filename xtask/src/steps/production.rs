@@ -3,7 +3,9 @@
 //! RocksDB is compiled once: in the release profile, for the one selection `-p processor`.
 
 use super::{Outcome, Step, cargo};
+use anyhow::{Context, bail};
 use std::path::Path;
+use std::process::Command;
 use xtask::kafka::{self, Cluster, NEWEST_3, Options};
 use xtask::s3;
 
@@ -11,10 +13,12 @@ use xtask::s3;
 const CHAOS_ROUNDS: &str = "50";
 /// Decides the rounds; what comes of a decision differs from run to run all the same.
 const CHAOS_SEED: &str = "1";
+/// Histories that the simulated cluster and each genuine one must answer alike.
+const HISTORIES: &str = "200";
 /// The cluster of the older line.
 const OLDER: &str = "older";
 
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 8] = [
     Step {
         name: "production lints",
         run: |root| {
@@ -37,37 +41,15 @@ pub(super) const STEPS: [Step; 9] = [
     Step {
         name: "client lints",
         run: |root| {
-            let features = "scenarios/kafka,sim/genuine,benches/cluster";
-            let crates = ["-p", "scenarios", "-p", "sim", "-p", "benches"];
-            let mut words = vec!["clippy", "--release", "--locked"];
-            words.extend(crates);
-            words.extend([
-                "--features",
-                features,
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ]);
-            cargo(root, &words)
+            let ends = ["--all-targets", "--", "-D", "warnings"];
+            cargo(root, &of_clients("clippy", &ends))
         },
     },
     Step {
         name: "build",
         run: |root| {
             cargo(root, &["build", "--release", "--locked", "-p", "processor"])?;
-            cargo(
-                root,
-                &[
-                    "build",
-                    "--release",
-                    "--locked",
-                    "-p",
-                    "scenarios",
-                    "--features",
-                    "kafka",
-                ],
-            )
+            cargo(root, &of_clients("build", &[]))
         },
     },
     Step {
@@ -81,32 +63,13 @@ pub(super) const STEPS: [Step; 9] = [
     Step {
         name: "audit tests",
         run: |root| {
-            cargo(
-                root,
-                &[
-                    "test",
-                    "--release",
-                    "--locked",
-                    "-p",
-                    "scenarios",
-                    "--features",
-                    "kafka",
-                    "--lib",
-                    "--test",
-                    "audit",
-                    "--test",
-                    "audit_cluster",
-                ],
-            )
+            let tests = ["--test", "audit", "--test", "audit_cluster"];
+            cargo(root, &of_clients("test", &tests))
         },
     },
     Step {
         name: "contract",
-        run: |root| contract(root, &["--cluster", kafka::DEFAULT_NAME]),
-    },
-    Step {
-        name: "contract on 3.9",
-        run: contract_on_older,
+        run: contract,
     },
     Step {
         name: "chaos",
@@ -120,6 +83,8 @@ pub(super) const STEPS: [Step; 9] = [
                     CHAOS_ROUNDS,
                     "--seed",
                     CHAOS_SEED,
+                    "--binaries",
+                    "target/release",
                 ],
             )
         },
@@ -132,34 +97,63 @@ fn start_servers(root: &Path) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn contract(root: &Path, arguments: &[&str]) -> anyhow::Result<Outcome> {
-    let test = [
-        "test",
-        "--release",
-        "--locked",
-        "-p",
-        "sim",
-        "--features",
-        "genuine",
-        "--test",
-        "contract_genuine",
-    ];
-    let mut words = test.to_vec();
-    words.push("--");
-    words.extend(arguments);
-    cargo(root, &words)
+/// A command on everything beside the processor that has a Kafka client; with one choice of features, so
+/// that each crate is built once.
+fn of_clients<'a>(command: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    let mut words = vec![command, "--release", "--locked"];
+    words.extend(["-p", "scenarios", "-p", "sim", "-p", "benches"]);
+    words.extend(["--features", "scenarios/kafka,sim/genuine,benches/cluster"]);
+    words.extend(rest);
+    words
 }
 
-/// The same on the last line before Kafka 4, on a cluster of its own.
-fn contract_on_older(root: &Path) -> anyhow::Result<Outcome> {
+/// The contract on both clusters at once: its behaviours wait for most of their time.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "waits for two processes at once; nothing here is simulated"
+)]
+fn contract(root: &Path) -> anyhow::Result<Outcome> {
     let options = Options {
         version: Some(NEWEST_3.parse()?),
         ..Options::named(OLDER)
     };
-    let cluster = Cluster::up(root, &options)?;
-    let outcome = contract(root, &["--cluster", OLDER]);
-    cluster.down()?;
-    outcome
+    let older = Cluster::up(root, &options)?;
+    let test = ["--test", "contract_genuine"];
+    cargo(
+        root,
+        &of_clients("test", &[&test[..], &["--no-run"]].concat()),
+    )?;
+    let outcomes = std::thread::scope(|scope| {
+        [kafka::DEFAULT_NAME, OLDER]
+            .map(|name| scope.spawn(move || contract_on(root, name)))
+            .map(|run| run.join().expect("a run of the contract does not panic"))
+    });
+    older.down()?;
+    for outcome in outcomes {
+        outcome?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// First its behaviours, then generated histories. Prints what each prints in one piece.
+fn contract_on(root: &Path, cluster: &str) -> anyhow::Result<()> {
+    for choice in [&[][..], &["--histories", HISTORIES]] {
+        let rest = ["--test", "contract_genuine", "--", "--cluster", cluster];
+        let output = Command::new("cargo")
+            .args(of_clients("test", &[&rest, choice].concat()))
+            .current_dir(root)
+            .output()
+            .context("cannot run cargo")?;
+        println!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        if !output.status.success() {
+            bail!("the contract does not hold on the cluster `{cluster}`");
+        }
+    }
+    Ok(())
 }
 
 /// Ends the servers that were not there before.
