@@ -50,13 +50,14 @@ impl World {
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&folder).unwrap();
         let overrides = format!(
-            "[kafka]\nbootstrap_servers = {}\ngroup_id = \"{name}\"\ninput_topic = \"{name}-in\"\n\
+            "[kafka]\nbootstrap_servers = {1}\ngroup_id = \"{name}\"\ninput_topic = \"{name}-in\"\n\
              output_topic = \"{name}-out\"\ndead_letter_topic = \"{name}-dlq\"\nsession_timeout_ms = 10000\n\
-             [checkpoint]\nurl = \"file://{}/checkpoints\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+             [state]\ndirectory = \"{0}/state\"\n\
+             [checkpoint]\nurl = \"file://{0}/checkpoints\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
              [worker]\ncount = 2\n[windows]\nmax_out_of_orderness_ms = 2000\nallowed_lateness_ms = 2000\n\
              idle_timeout_ms = 1000\n",
-            cluster["bootstrap_servers"],
             folder.display(),
+            cluster["bootstrap_servers"],
         );
         let example = ProcessorConfig::example();
         let overrides: toml::Table = overrides.parse().unwrap();

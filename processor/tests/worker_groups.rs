@@ -4,8 +4,8 @@
 mod fake;
 
 use fake::{
-    Exit, Fault, P0, P1, Step, World, act, assign, config, lose, reading, reading_with_patience,
-    revoke,
+    Exit, Fault, P0, P1, Step, World, act, append_varied, assign, config, lose, reading,
+    reading_with_patience, revoke,
 };
 use processor::io::{ErrorClass, ProducerRecord};
 use processor::worker::WorkerError;
@@ -141,6 +141,61 @@ fn a_takeover_that_is_answered_by_a_replaced_coordinator_waits() {
         world.run_well(&config(""), reading_with_patience());
         is_as_calm(&world, "stale");
     }
+}
+
+/// Appends `events` more to partition 1, and processes them.
+fn go_on(world: &World, events: std::ops::Range<i64>) {
+    for index in events {
+        append_varied(&mut world.lock(), P1, index);
+    }
+    world.run_well(
+        &config(""),
+        vec![assign(&[P1]), Step::Read, Step::Wait(500)],
+    );
+}
+
+#[test]
+fn partitions_that_come_together_are_read_behind_one_mark() {
+    let world = World::with_events(20);
+    world.run_well(&config(""), reading());
+    world.append_events(20..EVENTS);
+    go_on(&world, 0..EVENTS);
+    world.forget_journal();
+    let script = vec![assign(&[P0, P1]), Step::Read, Step::Wait(500)];
+    world.run_well(&config(""), script);
+    assert_eq!(world.count("event Recovered"), 2, "{}", world.journal());
+    assert_eq!(world.count("commit_mark"), 1, "{}", world.journal());
+    is_as_calm(&world, "both");
+}
+
+#[test]
+fn a_partition_that_was_away_while_another_was_restored_is_read_again() {
+    let world = World::with_events(EVENTS);
+    world.run_well(&config(""), reading());
+    go_on(&world, 0..20);
+    let before = world.lock().committed[&P1].clone();
+    go_on(&world, 20..EVENTS);
+    let outputs = world.outputs(P1);
+    // It is read before somebody else has processed the last events, and comes back after that.
+    let after = world.lock().committed.insert(P1, before).unwrap();
+    world.forget_journal();
+    world.meet(
+        "get",
+        0,
+        Fault::is_slow(30_000).and_before(move |inner| {
+            inner.committed.insert(P1, after);
+        }),
+    );
+    let script = vec![
+        assign(&[P0, P1]),
+        lose(&[P1]),
+        assign(&[P1]),
+        Step::Read,
+        Step::Wait(500),
+    ];
+    world.run_well(&config(""), script);
+    assert_eq!(world.count("commit_mark"), 2, "{}", world.journal());
+    assert!(world.outputs(P1) == outputs);
 }
 
 #[test]

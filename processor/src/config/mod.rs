@@ -6,10 +6,12 @@
 
 mod checks;
 mod errors;
+mod overrides;
 mod reader;
 mod storage;
 
 pub use errors::{ConfigError, ConfigErrors};
+pub use overrides::{NoOverride, parse_overrides};
 pub use storage::{CheckpointConfig, Encryption, S3Config, StateConfig, StateKind};
 
 use crate::core::{CoreConfig, Fingerprint, Identity, TickerReference};

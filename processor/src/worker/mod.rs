@@ -30,8 +30,8 @@ pub use observer::{Observer, Rebalance, WorkerEvent};
 use crate::config::ProcessorConfig;
 use crate::core::CoreConfig;
 use crate::io::{
-    Clock, ConsumedRecord, Consumer, ErrorClass, Kafka, KafkaError, Polled, StateStore,
-    TopicDescription,
+    Clock, CommittedOffset, ConsumedRecord, Consumer, ErrorClass, Kafka, KafkaError, Polled,
+    StateStore, TopicDescription,
 };
 use crate::units::{Offset, PartitionId};
 use futures_util::future::{Either, select};
@@ -111,6 +111,8 @@ pub struct Worker<K: Kafka, S, C, O> {
     owned: BTreeMap<PartitionId, OwnedPartition>,
     /// Accepted partitions that are not restored yet, and when to try.
     waiting: BTreeMap<PartitionId, Duration>,
+    /// What is committed of partitions that wait: read behind a mark since this member has them.
+    read_ahead: BTreeMap<PartitionId, Option<CommittedOffset>>,
     /// Partitions whose replay contradicted the commit, where the operator has accepted that.
     given_up: BTreeSet<PartitionId>,
     /// The member's identity at the last poll: what was polled is committed under it.
@@ -161,6 +163,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             output_partitions: 0,
             owned: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            read_ahead: BTreeMap::new(),
             given_up: BTreeSet::new(),
             group: None,
             deferred: VecDeque::new(),
@@ -341,6 +344,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.tell_rebalanced(Rebalance::Assigned, &partitions);
         let now = self.clock.monotonic();
         for partition in partitions {
+            self.read_ahead.remove(&partition);
             self.waiting.insert(partition, now);
         }
         Ok(())
@@ -368,6 +372,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     fn forget(&mut self, partitions: &[PartitionId], in_time: bool) -> Result<(), WorkerError> {
         for &partition in partitions {
             self.waiting.remove(&partition);
+            self.read_ahead.remove(&partition);
             if self.owned.remove(&partition).is_some() {
                 self.state.drop_partition(partition)?;
                 self.observer

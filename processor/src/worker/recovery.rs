@@ -13,6 +13,7 @@ use crate::io::{
 };
 use crate::units::{Offset, PartitionId};
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// Restores one partition whose time has come; one a round, so that the others go on between. What
@@ -30,11 +31,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         // The work of partitions that are already there must not wait for a restore.
         self.commit().await?;
         self.refuse_changed_topic(partition).await?;
-        let Some(committed) = self.read_current(&[partition]).await? else {
+        let Some(committed) = self.committed_of(partition, now).await? else {
             self.postpone(partition);
             return Ok(());
         };
-        let committed = committed.into_iter().next().flatten();
         match self.recover(partition, committed.clone()).await {
             Ok(Some(owned)) => self.begin(owned),
             Ok(None) => self.postpone(partition),
@@ -44,6 +44,25 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// What is committed of a partition that is to be restored. One read serves all that are due: for as
+    /// long as this member has them, only itself can commit them, and it does not before they are restored.
+    async fn committed_of(
+        &mut self,
+        partition: PartitionId,
+        now: Duration,
+    ) -> Result<Option<Option<CommittedOffset>>, WorkerError> {
+        if let Some(committed) = self.read_ahead.remove(&partition) {
+            return Ok(Some(committed));
+        }
+        let due = self.waiting.iter().filter(|(_, at)| **at <= now);
+        let asked: Vec<PartitionId> = due.map(|(&partition, _)| partition).collect();
+        let Some(answer) = self.read_current(&asked).await? else {
+            return Ok(None);
+        };
+        self.read_ahead = asked.into_iter().zip(answer).collect();
+        Ok(self.read_ahead.remove(&partition))
     }
 
     fn begin(&mut self, owned: OwnedPartition) {

@@ -6,7 +6,7 @@ use crate::audit::{self, Order, Progress};
 use crate::runner::rules;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use processor::config::ProcessorConfig;
+use processor::config::{ProcessorConfig, parse_overrides};
 use properties::spill::Scratch;
 use std::fs;
 use std::process::ExitCode;
@@ -22,7 +22,9 @@ pub(super) fn audit(arguments: &AuditArguments, json: bool) -> anyhow::Result<Ex
             path.display()
         )
     })?;
-    let config = ProcessorConfig::from_toml(&text).with_context(|| path.display().to_string())?;
+    let overrides = parse_overrides(arguments.overrides.iter().map(String::as_str))?;
+    let config = ProcessorConfig::with_overrides(&text, &overrides)
+        .with_context(|| path.display().to_string())?;
     let scratch = arguments.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let kafka = &config.kafka;
     let order = Order {

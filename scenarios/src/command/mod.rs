@@ -96,6 +96,9 @@ struct AuditArguments {
     /// Configuration of the processor whose topics are judged.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Set one key over the file, as with `processor run`; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
     /// Judge also that everything in the input has been processed and every window emitted: for a
     /// pipeline that has come to rest.
     #[arg(long)]

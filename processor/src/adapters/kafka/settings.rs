@@ -303,11 +303,9 @@ fn consumer_properties(config: &KafkaConfig) -> Vec<(&'static str, String)> {
 }
 
 fn producer_properties(config: &KafkaConfig) -> Vec<(&'static str, String)> {
-    // Batches fill while a commit's outputs are queued; the commit flushes, so lingering only delays.
-    let linger_ms = if config.properties.contains_key("linger.ms") {
-        config.properties["linger.ms"].clone()
-    } else {
-        "0".to_owned()
+    let unless_set = |key: &'static str, value: &str| {
+        let given = config.properties.get(key);
+        (key, given.cloned().unwrap_or_else(|| value.to_owned()))
     };
     vec![
         ("enable.idempotence", "true".to_owned()),
@@ -315,7 +313,10 @@ fn producer_properties(config: &KafkaConfig) -> Vec<(&'static str, String)> {
         ("max.in.flight", "5".to_owned()),
         ("partitioner", "murmur2_random".to_owned()),
         ("message.max.bytes", config.max_message_bytes.to_string()),
-        ("linger.ms", linger_ms),
+        // Batches fill while a commit's outputs are queued; the commit flushes, so lingering only delays.
+        unless_set("linger.ms", "0"),
+        // A coordinator that is busy with this transaction's last request says so, and is ready soon.
+        unless_set("retry.backoff.ms", "10"),
     ]
 }
 
