@@ -169,6 +169,39 @@ fn partitions_that_come_together_are_read_behind_one_mark() {
 }
 
 #[test]
+fn a_partition_whose_last_transaction_is_open_does_not_hold_up_the_others() {
+    let world = World::with_events(EVENTS);
+    world.run_well(&config(""), reading());
+    go_on(&world, 0..EVENTS);
+    let outputs = (world.outputs(P0), world.outputs(P1));
+    world.forget_journal();
+    world.lock().is_pending.insert(P1);
+    let script = vec![
+        assign(&[P0, P1]),
+        Step::Wait(30_000),
+        act(|inner| {
+            assert!(
+                inner
+                    .journal
+                    .iter()
+                    .any(|line| line.starts_with("start_at 0"))
+            );
+            assert!(
+                !inner
+                    .journal
+                    .iter()
+                    .any(|line| line.starts_with("start_at 1"))
+            );
+            inner.is_pending.clear();
+        }),
+        Step::Wait(10_000),
+    ];
+    world.run_well(&config(""), script);
+    assert_eq!(world.count("start_at 1"), 1, "{}", world.journal());
+    assert!((world.outputs(P0), world.outputs(P1)) == outputs);
+}
+
+#[test]
 fn a_partition_that_was_away_while_another_was_restored_is_read_again() {
     let world = World::with_events(EVENTS);
     world.run_well(&config(""), reading());

@@ -6,7 +6,7 @@ use anyhow::bail;
 use rdkafka::error::KafkaError;
 use std::time::{Duration, Instant};
 
-const EVENTS: u64 = 3_000_000;
+const EVENTS: u64 = 6_000_000;
 const PARTITIONS: u32 = 4;
 /// Identities that live at once: what lies between the lateness horizon and the newest event.
 const LIVE_IDS: i64 = 1_000_000;

@@ -44,9 +44,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         &mut self,
         partitions: &[PartitionId],
     ) -> Result<Option<Vec<Option<CommittedOffset>>>, WorkerError> {
+        self.read_behind_marks(partitions, MARKS_MAX).await
+    }
+
+    /// As [`Worker::read_current`], with so many marks at most.
+    pub(super) async fn read_behind_marks(
+        &mut self,
+        partitions: &[PartitionId],
+        marks_max: u32,
+    ) -> Result<Option<Vec<Option<CommittedOffset>>>, WorkerError> {
         let mut asked: Vec<TopicPartition> = partitions.iter().map(|&p| self.input(p)).collect();
         asked.push(self.mark_key());
-        for _ in 0..MARKS_MAX {
+        for _ in 0..marks_max {
             let Some(nonce) = self.mark().await? else {
                 return Ok(None);
             };

@@ -113,6 +113,8 @@ pub struct Worker<K: Kafka, S, C, O> {
     waiting: BTreeMap<PartitionId, Duration>,
     /// What is committed of partitions that wait: read behind a mark since this member has them.
     read_ahead: BTreeMap<PartitionId, Option<CommittedOffset>>,
+    /// One of them could not be read: they are read one by one.
+    reads_alone: bool,
     /// Partitions whose replay contradicted the commit, where the operator has accepted that.
     given_up: BTreeSet<PartitionId>,
     /// The member's identity at the last poll: what was polled is committed under it.
@@ -164,6 +166,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             owned: BTreeMap::new(),
             waiting: BTreeMap::new(),
             read_ahead: BTreeMap::new(),
+            reads_alone: false,
             given_up: BTreeSet::new(),
             group: None,
             deferred: VecDeque::new(),
@@ -343,6 +346,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         self.tell_rebalanced(Rebalance::Assigned, &partitions);
         let now = self.clock.monotonic();
+        self.reads_alone = false;
         for partition in partitions {
             self.read_ahead.remove(&partition);
             self.waiting.insert(partition, now);

@@ -35,6 +35,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             self.postpone(partition);
             return Ok(());
         };
+        if self.is_being_taken(partition) {
+            self.postpone(partition);
+            return Ok(());
+        }
         match self.recover(partition, committed.clone()).await {
             Ok(Some(owned)) => self.begin(owned),
             Ok(None) => self.postpone(partition),
@@ -48,6 +52,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     /// What is committed of a partition that is to be restored. One read serves all that are due: for as
     /// long as this member has them, only itself can commit them, and it does not before they are restored.
+    /// A pending transaction on one of them holds up the whole answer: then each is read alone.
     async fn committed_of(
         &mut self,
         partition: PartitionId,
@@ -57,12 +62,17 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             return Ok(Some(committed));
         }
         let due = self.waiting.iter().filter(|(_, at)| **at <= now);
-        let asked: Vec<PartitionId> = due.map(|(&partition, _)| partition).collect();
-        let Some(answer) = self.read_current(&asked).await? else {
-            return Ok(None);
-        };
-        self.read_ahead = asked.into_iter().zip(answer).collect();
-        Ok(self.read_ahead.remove(&partition))
+        let due = due.map(|(&partition, _)| partition);
+        let asked: Vec<PartitionId> = due.filter(|&p| !self.is_being_taken(p)).collect();
+        if asked.len() > 1 && !self.reads_alone {
+            if let Some(answer) = self.read_behind_marks(&asked, 1).await? {
+                self.read_ahead = asked.into_iter().zip(answer).collect();
+                return Ok(self.read_ahead.remove(&partition));
+            }
+            self.reads_alone = true;
+        }
+        let answer = self.read_current(&[partition]).await?;
+        Ok(answer.and_then(|answer| answer.into_iter().next()))
     }
 
     fn begin(&mut self, owned: OwnedPartition) {

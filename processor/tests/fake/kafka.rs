@@ -293,7 +293,11 @@ impl Consumer for FakeConsumer {
     ) -> KafkaResult<Vec<Option<CommittedOffset>>> {
         answer(&self.world, "committed", |inner| {
             let mut pending = inner.open.values().flat_map(|open| &open.offsets);
-            if pending.any(|offset| partitions.contains(&offset.tp)) {
+            let is_pending =
+                |tp: &TopicPartition| tp.topic == INPUT && inner.is_pending.contains(&tp.partition);
+            if pending.any(|offset| partitions.contains(&offset.tp))
+                || partitions.iter().any(is_pending)
+            {
                 let class = ErrorClass::Retriable;
                 return Err(error("committed", "UNSTABLE_OFFSET_COMMIT", class));
             }

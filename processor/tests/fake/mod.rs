@@ -125,6 +125,8 @@ pub struct Inner {
     pub logs: BTreeMap<PartitionId, Log>,
     /// Committed offsets of the input topic.
     pub committed: BTreeMap<PartitionId, CommittedOffset>,
+    /// Somebody else's transaction with an offset of these is open.
+    pub is_pending: BTreeSet<PartitionId>,
     /// Committed offsets of other topics: the workers' marks.
     pub marks: BTreeMap<TopicPartition, CommittedOffset>,
     /// So many answers come from a coordinator that was replaced and does not know it: from what it
@@ -451,6 +453,7 @@ impl World {
             partitions: 2,
             logs: BTreeMap::from([(P0, Log::default()), (P1, Log::default())]),
             committed: BTreeMap::new(),
+            is_pending: BTreeSet::new(),
             marks: BTreeMap::new(),
             stale_answers: 0,
             remembered: BTreeMap::new(),
