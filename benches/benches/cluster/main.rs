@@ -32,13 +32,11 @@ fn main() -> anyhow::Result<()> {
         "Kafka {} with {} brokers on this machine, replication factor 3, min.insync.replicas 2",
         cluster.version, cluster.brokers
     );
-    let mut rates = vec![1_000];
     if wants("throughput") {
-        let found = throughput::run(&cluster)?;
-        rates.push(found.events_per_second as u64 / 2);
+        throughput::run(&cluster)?;
     }
     if wants("latency") {
-        latency::run(&cluster, &rates)?;
+        latency::run(&cluster)?;
     }
     if wants("recovery") {
         recovery::run(&cluster)?;

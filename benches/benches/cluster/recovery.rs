@@ -4,8 +4,8 @@ use crate::events::{Event, Loader, now_ms};
 use crate::setup::{Cluster, PATIENCE, Pipeline, Processor, Tuning, percentile};
 use anyhow::{Context, bail};
 use rdkafka::Message;
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Headers;
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,11 +47,13 @@ pub fn run(cluster: &Cluster) -> anyhow::Result<()> {
     processor.wait_for("tickproof_records_total", IDS as f64)?;
     processor.wait_for("tickproof_checkpoint_offset", IDS as f64)?;
     let mut totals = Vec::new();
+    // Incarnations of processes that were killed.
+    let mut known = BTreeSet::new();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let trickle = scope.spawn(|| trickle(&pipeline, newest_ms, &stop));
         let runs = (0..RUNS).try_for_each(|run| {
-            let found = crash(&pipeline, &mut processor, run)?;
+            let found = crash(&pipeline, &mut processor, &mut known, run)?;
             println!(
                 "  {:>5.2} s = {:>5.2} s until assigned (session timeout and join) + {:>5.2} s restore and replay + {:>5.2} s first commit",
                 found.first_result,
@@ -107,12 +109,13 @@ fn trickle(pipeline: &Pipeline<'_>, newest_ms: i64, stop: &AtomicBool) -> anyhow
 fn crash(
     pipeline: &Pipeline<'_>,
     processor: &mut Processor,
+    known: &mut BTreeSet<String>,
     run: usize,
 ) -> anyhow::Result<Recovery> {
     // Some checkpoints and commits pass by.
     std::thread::sleep(Duration::from_secs(15));
     let reader = pipeline.reader(&pipeline.output)?;
-    let before = read_all(&reader)?.context("nothing was committed before the crash")?;
+    known.insert(incarnation_in(&fs::read_to_string(&processor.log)?)?);
     processor.kill()?;
     let (killed, killed_unix) = (Instant::now(), SystemTime::now());
     *processor = pipeline.start(&format!("recovery-{run}.log"))?;
@@ -121,7 +124,7 @@ fn crash(
             bail!("no recovery; see {}", processor.log.display());
         }
         if let Some(Ok(message)) = reader.poll(Duration::from_millis(20))
-            && owner(&message).is_some_and(|owner| incarnation(&owner) != incarnation(&before))
+            && owner(&message).is_some_and(|owner| !known.contains(incarnation(&owner)))
         {
             break killed.elapsed().as_secs_f64();
         }
@@ -135,20 +138,6 @@ fn crash(
     })
 }
 
-/// Reads what is there, and returns the owner of the last result.
-fn read_all(reader: &BaseConsumer) -> anyhow::Result<Option<String>> {
-    let (mut last, mut ends) = (None, 0);
-    while ends < PARTITIONS {
-        match reader.poll(Duration::from_secs(10)) {
-            Some(Ok(message)) => last = owner(&message).or(last),
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ends += 1,
-            Some(Err(error)) => return Err(error.into()),
-            None => bail!("the output topic does not deliver"),
-        }
-    }
-    Ok(last)
-}
-
 fn owner(message: &impl Message) -> Option<String> {
     let headers = message.headers()?;
     let mut found = headers.iter().filter(|header| header.key == "owner");
@@ -158,6 +147,15 @@ fn owner(message: &impl Message) -> Option<String> {
 /// An owner is `term/incarnation`.
 fn incarnation(owner: &str) -> &str {
     owner.rsplit('/').next().unwrap_or(owner)
+}
+
+/// The incarnation that a process has named in its log.
+fn incarnation_in(log: &str) -> anyhow::Result<String> {
+    let mut lines = log.lines().filter_map(|line| {
+        let line = serde_json::from_str::<serde_json::Value>(line).ok()?;
+        Some(line["span"]["incarnation"].as_str()?.to_owned())
+    });
+    lines.next().context("the log names no incarnation")
 }
 
 /// Unix seconds of the first log line with this message.

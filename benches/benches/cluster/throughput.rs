@@ -16,14 +16,14 @@ const WINDOW_MS: i64 = 60_000;
 
 /// What one of the two has done.
 #[derive(Debug, Clone, Copy)]
-pub struct Throughput {
-    pub events_per_second: f64,
-    pub cpu_ns_per_event: f64,
+struct Throughput {
+    events_per_second: f64,
+    cpu_ns_per_event: f64,
 }
 
 /// # Errors
 /// When the cluster or the processor fails.
-pub fn run(cluster: &Cluster) -> anyhow::Result<Throughput> {
+pub fn run(cluster: &Cluster) -> anyhow::Result<()> {
     let tuning = Tuning {
         partitions: PARTITIONS,
         commit_interval_ms: 100,
@@ -51,7 +51,7 @@ pub fn run(cluster: &Cluster) -> anyhow::Result<Throughput> {
         100.0 * processor.events_per_second / limit.events_per_second,
         100.0 * limit.cpu_ns_per_event / processor.cpu_ns_per_event
     );
-    Ok(processor)
+    Ok(())
 }
 
 fn show(name: &str, found: Throughput) {
