@@ -8,6 +8,8 @@ use rdkafka::message::Headers;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// One event in so many is timed at the reader of the input.
+const SAMPLED: usize = 16;
 const LOW_RATE: u64 = 1_000;
 const COMMIT_INTERVAL_MS: u64 = 100;
 /// The document's limit.
@@ -24,17 +26,17 @@ pub fn run(cluster: &Cluster) -> anyhow::Result<()> {
     let most = most(cluster)?;
     println!("\nlatency: event handed to its producer → result readable under read_committed");
     println!(
-        "  events/s   results      p50      p95      p99   commit interval   limit of the document"
+        "  events/s   results      p50      p95      p99   the input itself, p50 / p95 / p99   commit interval   limit of the document"
     );
     for rate in [LOW_RATE, most / 2] {
-        let mut found = measure(cluster, rate)?;
+        let [mut found, mut bare] = measure(cluster, rate)?;
         found.sort_by(f64::total_cmp);
+        bare.sort_by(f64::total_cmp);
+        let [p50, p95, p99] = [0.50, 0.95, 0.99].map(|share| percentile(&found, share));
+        let [b50, b95, b99] = [0.50, 0.95, 0.99].map(|share| percentile(&bare, share));
         println!(
-            "  {rate:>8} {:>9} {:>5.0} ms {:>5.0} ms {:>5.0} ms {COMMIT_INTERVAL_MS:>14} ms {LIMIT_MS:>20} ms",
+            "  {rate:>8} {:>9} {p50:>5.0} ms {p95:>5.0} ms {p99:>5.0} ms {b50:>21.0} / {b95:>3.0} / {b99:>3.0} ms {COMMIT_INTERVAL_MS:>14} ms {LIMIT_MS:>20} ms",
             found.len(),
-            percentile(&found, 0.50),
-            percentile(&found, 0.95),
-            percentile(&found, 0.99),
         );
     }
     println!(
@@ -77,7 +79,9 @@ fn most(cluster: &Cluster) -> anyhow::Result<u64> {
     Ok((sent as f64 / start.elapsed().as_secs_f64()) as u64)
 }
 
-fn measure(cluster: &Cluster, rate: u64) -> anyhow::Result<Vec<f64>> {
+/// Latencies of the results; and of the events that caused them, at a reader beside the processor: no
+/// processor on this cluster can be faster.
+fn measure(cluster: &Cluster, rate: u64) -> anyhow::Result<[Vec<f64>; 2]> {
     let tuning = TUNING;
     let pipeline = Pipeline::create(cluster, "latency", tuning)?;
     let reader = pipeline.reader(&pipeline.output)?;
@@ -95,6 +99,7 @@ fn measure(cluster: &Cluster, rate: u64) -> anyhow::Result<Vec<f64>> {
             done.store(true, Ordering::SeqCst);
             produced
         });
+        let bare = scope.spawn(|| input_latencies(&pipeline, start, &sent, &done));
         let mut latencies = Vec::new();
         let mut quiet_since = Instant::now();
         while !done.load(Ordering::SeqCst) || quiet_since.elapsed() < Duration::from_secs(2) {
@@ -121,8 +126,35 @@ fn measure(cluster: &Cluster, rate: u64) -> anyhow::Result<Vec<f64>> {
         producing
             .join()
             .expect("the producing thread does not panic")?;
-        Ok(latencies)
+        let bare = bare.join().expect("the reading thread does not panic")?;
+        Ok([latencies, bare])
     })
+}
+
+/// From an event's producer to a reader of the input, for one event in a few.
+fn input_latencies(
+    pipeline: &Pipeline<'_>,
+    start: Instant,
+    sent: &[AtomicU64],
+    done: &AtomicBool,
+) -> anyhow::Result<Vec<f64>> {
+    let reader = pipeline.reader(&pipeline.input)?;
+    let mut latencies = Vec::new();
+    while !done.load(Ordering::SeqCst) {
+        let Some(Ok(message)) = reader.poll(Duration::from_millis(50)) else {
+            continue;
+        };
+        let offset = usize::try_from(message.offset())?;
+        if offset.is_multiple_of(SAMPLED)
+            && let Some(sent_us) = sent.get(offset)
+        {
+            let sent_at = Duration::from_micros(sent_us.load(Ordering::SeqCst));
+            if sent_at > WARM_UP {
+                latencies.push((start.elapsed() - sent_at).as_secs_f64() * 1e3);
+            }
+        }
+    }
+    Ok(latencies)
 }
 
 /// Sends at a constant rate, in steps of a millisecond.
