@@ -16,9 +16,15 @@ use std::path::{Path, PathBuf};
 /// A directory of one test, empty.
 fn directory(test: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
-    if directory.exists() {
-        fs::remove_dir_all(&directory).expect("it is this test's own");
-    }
+    // What an earlier run has left there.
+    let removed = if directory.is_dir() {
+        fs::remove_dir_all(&directory)
+    } else if directory.exists() {
+        fs::remove_file(&directory)
+    } else {
+        Ok(())
+    };
+    removed.expect("it is this test's own");
     directory
 }
 
