@@ -497,3 +497,59 @@ fn a_pause_that_ends_during_a_rebalance_is_over_after_it() {
     now(second.close(CALL));
     now(first.close(CALL));
 }
+
+/// Turns the first byte of `needle` over wherever a replica of the topic's partition 0 holds it.
+fn damage(cluster: &serde_json::Value, topic: &str, needle: &[u8]) -> usize {
+    let mut damaged = 0;
+    for broker in cluster["brokers"].as_array().unwrap() {
+        let folder = Path::new(broker["folder"].as_str().unwrap());
+        let log = format!("data/{topic}-0/00000000000000000000.log");
+        let log = folder.join(log);
+        let Ok(mut bytes) = std::fs::read(&log) else {
+            continue; // no replica here
+        };
+        let at = bytes.windows(needle.len()).position(|w| w == needle);
+        let Some(at) = at else { continue };
+        bytes[at] ^= 0x01;
+        let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).unwrap();
+        damaged += 1;
+    }
+    damaged
+}
+
+#[test]
+fn records_with_a_wrong_crc_end_the_consumer_and_nothing_after_them_is_delivered() {
+    let Some(cluster) = Cluster::find("damaged") else {
+        return;
+    };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/cluster.json");
+    let manifest: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    for number in [770_001, 770_002, 770_003] {
+        cluster.fill(number, number + 1);
+    }
+    assert_eq!(damage(&manifest, &cluster.config.input_topic, b"770002"), 3);
+    let (mut consumer, _) = cluster.member();
+    consumer.start_at(PartitionId(0), Offset(0)).unwrap();
+    let mut seen = Vec::new();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let error = loop {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no error; seen: {seen:?}"
+        );
+        match now(consumer.poll(Duration::from_millis(200))) {
+            Ok(Polled::Records { records, .. }) => {
+                seen.extend(records.into_iter().filter_map(|record| record.value));
+            }
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.class, ErrorClass::Fatal);
+    assert!(error.code.starts_with("_BAD_MSG"), "{error}");
+    assert!(error.code.contains("kafka-leader-election"), "{error}");
+    let before = [Bytes::from_static(b"770001")];
+    assert!(seen.is_empty() || seen == before, "{seen:?}");
+}

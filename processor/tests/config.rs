@@ -288,6 +288,7 @@ fn state_and_checkpoints_are_understood_and_checked() {
         [checkpoint]
         url = "s3://bucket"
         retain_ms = 86400000
+        gc_every = 1
         [checkpoint.s3]
         endpoint = "http://127.0.0.1:1"
         region = "eu-central-1"
@@ -301,6 +302,7 @@ fn state_and_checkpoints_are_understood_and_checked() {
     assert_eq!(config.state.store, StateKind::Memory);
     assert_eq!(config.state.memory_limit_bytes, 0);
     assert_eq!(config.checkpoint.retain_ms, 86_400_000);
+    assert_eq!(config.checkpoint.gc_every, 1);
     let s3 = config.checkpoint.s3;
     assert_eq!(s3.encryption, Encryption::Kms);
     assert_eq!(s3.kms_key_id.as_deref(), Some("key"));

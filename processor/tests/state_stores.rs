@@ -9,8 +9,11 @@ use processor::state::MemoryStateStore;
 use processor::units::PartitionId;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::FileFailurePersistence;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A directory of one test, empty.
@@ -32,9 +35,44 @@ fn open(directory: &Path, incarnation: &str) -> RocksStateStore {
     RocksStateStore::open(directory, 7, incarnation).expect("the directory is writable")
 }
 
+/// The least that RocksDB takes: most of what is put soon lies in files.
+const SMALL_BUFFER_BYTES: usize = 64 << 10;
+
+/// A store whose pieces are soon in files.
+fn open_small(directory: &Path, incarnation: &str) -> RocksStateStore {
+    RocksStateStore::open_with_buffer(directory, 7, incarnation, SMALL_BUFFER_BYTES)
+        .expect("the directory is writable")
+}
+
+/// kill -9 of its process: the files stay as they are at this moment, and what is in memory is lost.
+/// Returns their folder.
+fn kill(directory: &Path, store: RocksStateStore) -> PathBuf {
+    let folder = store.folder().to_owned();
+    let copy = directory.join("copy");
+    fs::create_dir_all(&copy).expect("writable");
+    for path in files(&folder) {
+        let to = copy.join(path.file_name().expect("it is an entry"));
+        match fs::copy(&path, to) {
+            Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
+            // Or RocksDB has removed it meanwhile.
+            _ => {}
+        }
+    }
+    // Lets go of the lock, as the end of a process does.
+    drop(store);
+    fs::create_dir_all(folder.parent().expect("it is a worker's")).expect("writable");
+    fs::rename(copy, &folder).expect("moved");
+    folder
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("it is there").flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    /// Puts and deletes pieces, told by number.
+    /// Puts and deletes pieces, told by number; the same ones again, too.
     Apply {
         partition: i32,
         puts: Vec<u8>,
@@ -43,17 +81,33 @@ enum Step {
     Drop {
         partition: i32,
     },
-    /// The process starts again.
-    Restart,
+    /// The process starts again, after the one before it has come to this end.
+    Restart(End),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Killed,
+    /// Killed, and the next one has its name.
+    KilledAndReplaced,
+    /// It goes on, because two processes were given one ordinal.
+    NotYet,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let partition = prop_oneof![-1..3_i32, Just(i32::MAX), Just(i32::MIN)].boxed();
     let apply = (partition.clone(), vec(0..40_u8, 0..6), vec(0..40_u8, 0..4));
+    const ENDS: [End; 4] = [
+        End::Closed,
+        End::Killed,
+        End::KilledAndReplaced,
+        End::NotYet,
+    ];
     prop_oneof![
         20 => apply.prop_map(|(partition, puts, deletes)| Step::Apply { partition, puts, deletes }),
         2 => partition.prop_map(|partition| Step::Drop { partition }),
-        1 => Just(Step::Restart),
+        2 => select(&ENDS[..]).prop_map(Step::Restart),
     ]
 }
 
@@ -66,56 +120,121 @@ fn piece(number: u8) -> (PieceKey, Bytes) {
     (PieceKey::of(bucket, &content), content)
 }
 
-fn assert_same(
-    partitions: &BTreeSet<i32>,
-    rocks: &mut RocksStateStore,
-    memory: &mut MemoryStateStore,
-) -> Result<(), TestCaseError> {
-    for &partition in partitions {
-        for number in 0..40 {
-            let (partition, (key, _)) = (PartitionId(partition), piece(number));
-            prop_assert_eq!(rocks.get(partition, key), memory.get(partition, key));
+/// A store of each kind, given the same. What one was given, only that one gives back: so the one in
+/// memory is the model, and a new one is empty, whatever lies on the disk.
+struct Pair {
+    rocks: RocksStateStore,
+    memory: MemoryStateStore,
+}
+
+impl Pair {
+    fn of(rocks: RocksStateStore) -> Pair {
+        let memory = MemoryStateStore::default();
+        Pair { rocks, memory }
+    }
+
+    fn apply(&mut self, partition: i32, batch: StateBatch) -> Result<(), TestCaseError> {
+        let partition = PartitionId(partition);
+        let applied = self.rocks.apply(partition, batch.clone());
+        prop_assert_eq!(applied, self.memory.apply(partition, batch));
+        Ok(())
+    }
+
+    fn drop_partition(&mut self, partition: i32) -> Result<(), TestCaseError> {
+        let partition = PartitionId(partition);
+        let dropped = self.rocks.drop_partition(partition);
+        prop_assert_eq!(dropped, self.memory.drop_partition(partition));
+        Ok(())
+    }
+
+    /// Both say the same of every piece: its content, or why there is none.
+    fn assert_same(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TestCaseError> {
+        for &partition in partitions {
+            for number in 0..40 {
+                let (partition, (key, _)) = (PartitionId(partition), piece(number));
+                prop_assert_eq!(
+                    self.rocks.get(partition, key),
+                    self.memory.get(partition, key)
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All starts of one worker on one machine.
+struct Machine {
+    directory: PathBuf,
+    starts: u32,
+    running: Pair,
+    /// Processes that were replaced and go on.
+    others: Vec<Pair>,
+}
+
+impl Machine {
+    fn new(directory: PathBuf) -> Machine {
+        Machine {
+            running: Pair::of(open_small(&directory, "start-0")),
+            others: Vec::new(),
+            starts: 0,
+            directory,
         }
     }
-    Ok(())
+
+    fn restart(mut self, end: End) -> Result<Machine, TestCaseError> {
+        let mut left = None;
+        match end {
+            End::Closed => drop(self.running),
+            End::Killed | End::KilledAndReplaced => {
+                left = Some(kill(&self.directory, self.running.rocks));
+            }
+            End::NotYet => self.others.push(self.running),
+        }
+        if end != End::KilledAndReplaced {
+            self.starts += 1;
+        }
+        let rocks = open_small(&self.directory, &format!("start-{}", self.starts));
+        if let Some(left) = left.filter(|left| left != rocks.folder()) {
+            prop_assert!(!left.exists(), "a leftover goes");
+        }
+        Ok(Machine {
+            running: Pair::of(rocks),
+            ..self
+        })
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn rocksdb_and_memory_tell_the_same(steps in vec(step(), 1..60), name in any::<u64>()) {
         let directory = directory(&format!("model-{name:016x}"));
         let mut partitions = BTreeSet::new();
-        let mut starts = 0;
-        let mut rocks = open(&directory, "start-0");
-        let mut memory = MemoryStateStore::default();
+        let mut machine = Machine::new(directory.clone());
         for step in steps {
             match step {
                 Step::Apply { partition, puts, deletes } => {
                     partitions.insert(partition);
-                    let puts: BTreeSet<u8> = puts.into_iter().collect();
                     let deletes = deletes.into_iter().filter(|number| !puts.contains(number));
                     let batch = StateBatch {
                         deletes: deletes.map(|number| piece(number).0).collect(),
                         puts: puts.iter().map(|&number| piece(number)).collect(),
                     };
-                    rocks.apply(PartitionId(partition), batch.clone()).expect("the disk is sound");
-                    memory.apply(PartitionId(partition), batch).expect("memory is");
+                    machine.running.apply(partition, batch)?;
                 }
-                Step::Drop { partition } => {
-                    rocks.drop_partition(PartitionId(partition)).expect("the disk is sound");
-                    memory.drop_partition(PartitionId(partition)).expect("memory is");
-                }
-                Step::Restart => {
-                    starts += 1;
-                    // What an older start left is never read, whether it ended well or not.
-                    rocks = open(&directory, &format!("start-{starts}"));
-                    memory = MemoryStateStore::default();
-                }
+                Step::Drop { partition } => machine.running.drop_partition(partition)?,
+                Step::Restart(end) => machine = machine.restart(end)?,
             }
-            assert_same(&partitions, &mut rocks, &mut memory)?;
+            machine.running.assert_same(&partitions)?;
+            for other in &mut machine.others {
+                other.assert_same(&partitions)?;
+            }
         }
-        drop(rocks);
+        drop(machine);
         fs::remove_dir_all(&directory).expect("it is this test's own");
     }
 }
@@ -130,26 +249,13 @@ fn what_a_former_start_left_behind_is_removed_and_what_is_in_use_stays() {
     };
     let mut first = open(&directory, "first");
     first.apply(PartitionId(0), batch.clone()).expect("sound");
-    let left = directory.join("worker-7").join("crashed");
-    {
-        let mut crashed = open(&directory, "crashed");
-        crashed.apply(PartitionId(0), batch).expect("sound");
-        // A kill leaves the files.
-        let copy = directory.join("copy");
-        fs::create_dir_all(&copy).expect("writable");
-        for entry in fs::read_dir(crashed.folder())
-            .expect("it is there")
-            .flatten()
-        {
-            fs::copy(entry.path(), copy.join(entry.file_name())).expect("copied");
-        }
-        drop(crashed);
-        assert!(!left.exists(), "its folder goes with the store");
-        fs::rename(copy, &left).expect("moved");
-    }
+    let mut crashed = open(&directory, "crashed");
+    crashed.apply(PartitionId(0), batch).expect("sound");
+    let left = kill(&directory, crashed);
     assert!(left.exists());
     let mut second = open(&directory, "second");
     assert!(!left.exists(), "a leftover goes");
+    let folder = second.folder().to_owned();
     assert_eq!(
         first.get(PartitionId(0), key),
         Ok(content),
@@ -159,6 +265,63 @@ fn what_a_former_start_left_behind_is_removed_and_what_is_in_use_stays() {
         second.get(PartitionId(0), key).is_err(),
         "and is not the same"
     );
+    drop(second);
+    assert!(!folder.exists(), "its folder goes with the store");
+}
+
+#[test]
+fn what_the_disk_has_changed_is_an_error_and_never_other_bytes() {
+    let directory = directory("damaged");
+    let mut store = open_small(&directory, "only");
+    // Several times what its buffers hold: most of it is in files when the last call returns.
+    let pieces: Vec<(PieceKey, Bytes)> = (0..3_000_u32)
+        .map(|number| {
+            let size = if number % 100 == 0 { 2_000 } else { 50 };
+            let content: Bytes = number.to_le_bytes().repeat(size).into();
+            (PieceKey::of(BucketKey(0), &content), content)
+        })
+        .collect();
+    for piece in &pieces {
+        let batch = StateBatch {
+            puts: vec![piece.clone()],
+            deletes: vec![],
+        };
+        store.apply(PartitionId(0), batch).expect("sound");
+    }
+    let ends_with = |path: &Path, ending| path.extension().is_some_and(|it| it == ending);
+    for ending in ["sst", "blob"] {
+        let files = files(store.folder());
+        let mut damaged = 0;
+        for path in files.iter().filter(|path| ends_with(path, ending)) {
+            // RocksDB may have removed it meanwhile.
+            let Ok(mut bytes) = fs::read(path) else {
+                continue;
+            };
+            bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 4);
+            damaged += usize::from(fs::write(path, bytes).is_ok());
+        }
+        assert!(damaged > 0, "no .{ending}");
+    }
+    let mut errors = 0;
+    for (key, content) in &pieces {
+        match store.get(PartitionId(0), *key) {
+            Ok(found) => assert_eq!(found, *content),
+            Err(StateError(message)) => {
+                assert!(message.contains("start the process again"), "{message}");
+                errors += 1;
+            }
+        }
+    }
+    assert!(errors > 0, "nothing of it was in the files");
+    drop(store);
+    let mut next = open(&directory, "next");
+    let (key, content) = pieces[0].clone();
+    let batch = StateBatch {
+        puts: vec![(key, content.clone())],
+        deletes: vec![],
+    };
+    next.apply(PartitionId(0), batch).expect("sound");
+    assert_eq!(next.get(PartitionId(0), key), Ok(content));
 }
 
 #[test]

@@ -117,6 +117,7 @@ fn live(telemetry: &Telemetry) {
             partition,
             bytes: 512,
         },
+        WorkerEvent::Outdated,
         WorkerEvent::SetBack { partition },
         WorkerEvent::Fresh {
             partition: PartitionId(4),

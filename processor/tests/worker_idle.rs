@@ -8,7 +8,8 @@ use processor::io::ErrorClass;
 use processor::worker::WorkerError;
 
 /// An idle timeout of 1 s. The window of minute 0 ends 50 s after a run begins, and the watermark
-/// is 5 s behind: it may be closed from 55 s on.
+/// is 5 s behind: it may be closed from 55 s on, by the clock of the process; by the log's, whose newest
+/// record is some seconds old when it is read, a little later.
 const QUICK: &str = "windows = { idle_timeout_ms = 1000 }";
 const BEFORE_DEADLINE_MS: u64 = 54_000;
 
@@ -116,7 +117,8 @@ fn a_partition_with_unread_records_is_never_forced() {
         let log = inner.logs.get_mut(&P0).expect("a log");
         log.fetchable = log.last_stable;
     }));
-    script.push(Step::Wait(20_000));
+    // The log's own time has stood still meanwhile.
+    script.push(Step::Wait(60_000));
     world.run_well(&config(QUICK), script);
     assert!(world.places("event Forced")[0] > world.places("fetching goes on")[0]);
     // The leader was asked again and again.
@@ -159,28 +161,24 @@ fn a_partition_that_was_never_committed_is_not_forced() {
 }
 
 #[test]
-fn a_partition_whose_commits_fail_is_not_forced_before_the_first_one() {
+fn a_partition_whose_opening_fails_is_not_forced_before_it_succeeds() {
     let world = three_events();
     let mut script = wait(0);
     script.insert(
         0,
         act(|inner| {
-            inner.fail(
-                "send_offsets_to_transaction",
-                300,
-                ErrorClass::RequiresAbort,
-            );
+            inner.fail("send_opening", 1_000, ErrorClass::RequiresAbort);
         }),
     );
     script.push(Step::Wait(300_000));
     script.push(act(|inner| {
-        inner.journal.push("commits go through".into());
+        inner.journal.push("openings go through".into());
         inner.clear_faults();
     }));
-    script.push(Step::Wait(20_000));
+    script.push(Step::Wait(80_000));
     world.run_well(&config(QUICK), script);
-    assert!(world.places("event Forced")[0] > world.places("commits go through")[0]);
-    assert!(world.places("event Forced")[0] > world.places("event Committed")[0]);
+    assert!(world.places("event Forced")[0] > world.places("openings go through")[0]);
+    assert!(world.places("event Forced")[0] > world.places("commit_opening")[0]);
 }
 
 #[test]
@@ -219,7 +217,7 @@ fn a_partition_in_replay_is_not_forced() {
 }
 
 #[test]
-fn a_wall_clock_that_jumps_does_no_harm() {
+fn a_wall_clock_that_is_wrong_closes_no_window() {
     for jump_ms in [-100_000_000_000, -3_600_000, 3_600_000, i64::from(i32::MAX)] {
         let world = three_events();
         let mut script = wait(5_000);
@@ -228,7 +226,7 @@ fn a_wall_clock_that_jumps_does_no_harm() {
         script.push(act(|inner| inner.clock_jump_ms = 0));
         script.push(Step::Wait(10_000));
         world.run_well(&config(QUICK), script);
-        assert_eq!(forced(&world), usize::from(jump_ms > 0));
+        assert_eq!(forced(&world), 0, "the window of minute 0 is not over");
         assert_eq!(world.committed_offset(P0), Some(3));
     }
 }
@@ -271,7 +269,7 @@ fn a_forced_advance_is_never_replayed_nor_forgotten() {
 #[test]
 fn an_event_for_a_window_that_was_closed_by_the_clock_corrects_it() {
     let world = three_events();
-    let mut script = wait(60_000);
+    let mut script = wait(65_000);
     script.push(act(|inner| {
         inner.append_value(P0, 70, &fake::tick("AMZN", 30, "12"))
     }));

@@ -2,7 +2,7 @@
 
 mod fake;
 
-use fake::{P0, P1, World, act, assign, config, header, reading, reading_then_crash};
+use fake::{Fault, P0, P1, World, act, assign, config, header, reading, reading_then_crash};
 use processor::units::{Offset, PartitionId};
 use processor::worker::{CommitRecordError, Refusal, WorkerError};
 
@@ -237,6 +237,24 @@ fn a_partition_that_is_new_to_a_running_worker_is_refused() {
 }
 
 #[test]
+fn a_partition_that_was_added_is_refused_by_a_worker_that_owns_no_other() {
+    let world = stopped();
+    {
+        let mut inner = world.lock();
+        inner.partitions = 3;
+        inner.logs.entry(PartitionId(2)).or_default();
+    }
+    let only_the_new_one = vec![assign(&[PartitionId(2)]), fake::Step::Wait(5_000)];
+    let error = world.run(&config(""), only_the_new_one).error();
+    assert!(error.is_refusal(), "{error}");
+    names(
+        &error.to_string(),
+        &["partition 2", "of 2 partitions", "has 3"],
+    );
+    assert_eq!(world.committed_offset(PartitionId(2)), None);
+}
+
+#[test]
 fn records_deleted_before_they_were_processed_are_refused_until_accepted() {
     let world = stopped();
     world.append_events(20..40);
@@ -296,12 +314,15 @@ fn a_replay_under_another_configuration_is_refused_with_a_way_out_that_loses_not
 }
 
 #[test]
-fn a_replay_from_the_beginning_under_another_configuration_is_refused() {
+fn a_partition_that_was_only_opened_goes_on_under_another_configuration() {
     let world = World::with_events(20);
-    world.run(&config(SELDOM), reading_then_crash());
+    world.meet("put", 0, Fault::crashes_before());
+    world.run(&config(""), reading());
     assert_eq!(world.lock().commit_record(P0).snapshot, "");
-    let (reason, _) = refused(&world, OTHER_RULES);
-    assert!(matches!(reason, Refusal::Fingerprint { .. }));
+    world.run_well(&config(OTHER_RULES), reading());
+    let other = config(OTHER_RULES).fingerprint();
+    assert_eq!(world.lock().commit_record(P0).fingerprint, other);
+    assert_eq!(world.committed_offset(P0), Some(world.end_of_log()));
 }
 
 #[test]

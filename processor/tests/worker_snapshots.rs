@@ -2,7 +2,7 @@
 
 mod fake;
 
-use fake::{Fault, Inner, Object, P0, Step, World, act, assign, config, reading};
+use fake::{Exit, Fault, Inner, Object, P0, Step, World, act, assign, config, reading};
 use processor::io::ErrorClass;
 use processor::worker::{CommitRecord, WorkerError};
 use std::collections::BTreeSet;
@@ -40,12 +40,57 @@ fn manifests(inner: &Inner) -> usize {
 }
 
 #[test]
-fn a_snapshot_is_stored_before_a_commit_names_it_and_a_commit_comes_before_the_first() {
+fn a_snapshot_is_stored_before_a_commit_names_it_and_the_opening_comes_before_the_first() {
     let world = World::with_events(EVENTS);
     world.run_well(&config(""), reading());
-    // The fake checks each commit for what it names, and each manifest for an earlier commit.
+    // The fake checks each commit for what it names, and that the opening puts nothing out.
     assert!(named(&world.lock()).len() > 3);
-    assert!(world.places("event Committed")[0] < world.places("put")[0]);
+    assert!(world.places("commit_opening")[0] < world.places("put")[0]);
+    assert!(world.places("event Snapshotted")[0] < world.places("commit_transaction")[0]);
+    assert_eq!(world.count("commit_opening"), 1);
+}
+
+#[test]
+fn nothing_is_put_out_before_the_first_snapshot_however_long_it_takes() {
+    let world = World::with_events(EVENTS);
+    world.fail("put", 10_000, ErrorClass::Retriable);
+    let mut script = reading();
+    script.push(Step::Wait(60_000));
+    script.push(act(|inner| {
+        assert!(inner.transactions.is_empty());
+        assert_eq!(inner.commit_record(P0).snapshot, "");
+        inner.clear_faults();
+    }));
+    script.push(Step::Wait(2_000));
+    script.push(act(|inner| {
+        assert_eq!(inner.committed[&P0].offset.0, inner.logs[&P0].last_stable);
+    }));
+    world.run_well(&config(""), script);
+    assert!(world.count("event SnapshotFailed") > 20);
+    assert!(world.outputs(P0).len() > 20);
+}
+
+/// Committed offsets are gone where a topic was created anew or where nobody was there for long. If nothing
+/// was put out, the partition begins as if for the first time; otherwise there is a checkpoint that tells.
+#[test]
+fn a_lost_commit_is_refused_or_nobody_has_seen_anything() {
+    let mut refused = 0;
+    for last in 1..60 {
+        let world = World::with_events(EVENTS);
+        world.lock().crash_after_calls = Some(last);
+        world.run(&config("checkpoint = { interval_ms = 600000 }"), reading());
+        world.lock().committed.clear();
+        match world.run(&config(""), reading()) {
+            Exit::Failed(error) => {
+                assert!(error.to_string().contains("checkpoint"), "{last}: {error}");
+                refused += 1;
+            }
+            Exit::Stopped => {}
+            Exit::Crashed => panic!("{last}"),
+        }
+        world.outputs(P0); // without a repeat
+    }
+    assert!((20..58).contains(&refused), "{refused}");
 }
 
 #[test]

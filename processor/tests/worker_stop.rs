@@ -79,6 +79,8 @@ fn a_stop_without_partitions_leaves_the_group() {
 #[test]
 fn a_stop_while_the_object_store_fails_still_commits() {
     let world = World::with_events(EVENTS);
+    // The first checkpoint is stored, and no other.
+    world.meet("put", 1, Fault::fails(ErrorClass::Retriable));
     world.fail("put", 10_000, ErrorClass::Retriable);
     let error = world.run(&config(""), reading()).error();
     assert!(matches!(error, WorkerError::DrainIncomplete(P0)), "{error}");

@@ -85,6 +85,9 @@ pub struct History {
     /// How long the newest records of the input log may have been invisible to every consumer, for
     /// replication was stalled or a producer's transaction open. Milliseconds.
     pub hidden_ms_max: i64,
+    /// How wrong the clocks of brokers may have been, and how far those of the processor behind,
+    /// milliseconds.
+    pub clock_error_ms: i64,
     /// True when the run ended only after every fault had stopped and the processor had had the
     /// time that liveness grants ([`crate::liveness::granted_ms`]): then everything must be done.
     pub settled: bool,
@@ -116,6 +119,8 @@ pub struct Facts {
     /// As in [`History`].
     pub hidden_ms_max: i64,
     /// As in [`History`].
+    pub clock_error_ms: i64,
+    /// As in [`History`].
     pub settled: bool,
     /// As in [`History`].
     pub stuck: Vec<String>,
@@ -136,6 +141,7 @@ impl History {
             input_ends: self.input_ends.clone(),
             ended_at_ms: self.ended_at_ms,
             hidden_ms_max: self.hidden_ms_max,
+            clock_error_ms: self.clock_error_ms,
             settled: self.settled,
             stuck: self.stuck.clone(),
             refusals: self.refusals.clone(),

@@ -72,6 +72,7 @@ impl Story {
                 input_ends: None,
                 ended_at_ms: None,
                 hidden_ms_max: HIDDEN_MS_MAX,
+                clock_error_ms: 0,
                 settled: true,
                 stuck: Vec::new(),
                 refusals: Vec::new(),

@@ -1,5 +1,6 @@
 //! The report of a campaign: many scenarios, many seeds.
 
+use crate::marks::{self, FaultTally, MarkRow};
 use crate::quantity::{duration, grouped};
 use crate::run::RunReport;
 use crate::table::{Align, draw};
@@ -88,9 +89,24 @@ pub struct CampaignReport {
     pub scenarios: Vec<ScenarioRow>,
     /// Seeds that failed.
     pub failures: Vec<Failure>,
+    /// A row a mark, in the order of their catalogue.
+    pub marks: Vec<MarkRow>,
+    /// Kinds of fault that some plan had.
+    pub faults: BTreeMap<String, FaultTally>,
+    /// What was demanded of marks and faults and is not so.
+    pub unmet: Vec<String>,
 }
 
 impl CampaignReport {
+    /// An empty report that knows of these marks.
+    #[must_use]
+    pub fn new(marks: Vec<MarkRow>) -> CampaignReport {
+        CampaignReport {
+            marks,
+            ..CampaignReport::default()
+        }
+    }
+
     /// Takes in one run; runs must come in the order of scenarios and seeds.
     pub fn add(&mut self, run: &RunReport) {
         let row = self.row(&run.scenario);
@@ -111,9 +127,30 @@ impl CampaignReport {
         } else {
             row.story.failed += 1;
         }
+        self.add_marks(run);
         if !run.held() {
             self.fail(&run.scenario, run.seed, run.messages(), run.replay.clone());
         }
+    }
+
+    fn add_marks(&mut self, run: &RunReport) {
+        for row in &mut self.marks {
+            if let Some(times) = run.marks.get(&row.mark) {
+                row.seeds += 1;
+                row.times += times;
+            }
+        }
+        for kind in run.planned.keys() {
+            let tally = self.faults.entry(kind.clone()).or_default();
+            tally.drawn += 1;
+            tally.hit += u64::from(run.faults.contains_key(kind));
+        }
+    }
+
+    /// Demands that every mark was reached, and that every kind of fault hit in enough of the seeds
+    /// that drew it.
+    pub fn demand_marks(&mut self) {
+        self.unmet = marks::unmet(&self.marks, self.faults.iter());
     }
 
     /// Takes in a run that could not be played to its end.
@@ -124,10 +161,11 @@ impl CampaignReport {
         self.fail(scenario, seed, vec![why], replay::command(scenario, seed));
     }
 
-    /// True when every run was played to its end and nothing failed.
+    /// True when every run was played to its end, nothing failed, and nothing that was demanded is
+    /// missing.
     #[must_use]
     pub fn held(&self) -> bool {
-        self.failures.is_empty()
+        self.failures.is_empty() && self.unmet.is_empty()
     }
 
     fn row(&mut self, scenario: &str) -> &mut ScenarioRow {
@@ -161,18 +199,34 @@ impl CampaignReport {
         let mut text = self.table();
         text.push('\n');
         text.push_str(&self.faults_that_hit());
+        if !self.marks.is_empty() {
+            text.push_str(&marks::summary(&self.marks));
+        }
         text.push_str(&self.failures_text());
+        for missing in &self.unmet {
+            text.push_str(&format!("{missing}\n"));
+        }
         let seeds: u64 = self.scenarios.iter().map(|row| row.seeds).sum();
-        let verdict = match self.failures.len() {
+        let mut verdict = match self.failures.len() {
             0 => "all properties hold".to_owned(),
             failed => format!("{failed} FAILED"),
         };
+        if !self.unmet.is_empty() {
+            verdict.push_str(&format!(", {} demands NOT MET", self.unmet.len()));
+        }
         text.push_str(&format!(
             "{} scenarios, {} seeds: {verdict}\n",
             self.scenarios.len(),
             grouped(seeds)
         ));
         text
+    }
+
+    /// All marks and all kinds of fault, as text.
+    #[must_use]
+    pub fn marks_text(&self) -> String {
+        let marks = marks::table(&self.marks);
+        format!("{marks}\n{}", marks::faults_table(self.faults.iter()))
     }
 
     fn table(&self) -> String {
@@ -259,6 +313,7 @@ fn cells(row: &ScenarioRow) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::CampaignReport;
+    use crate::marks::MarkRow;
     use crate::replay;
     use crate::run::RunReport;
     use crate::table::WIDTH_MAX;
@@ -280,6 +335,11 @@ mod tests {
                 ("worker-crash".to_owned(), 2),
                 ("network-cut".to_owned(), 1),
             ]),
+            planned: BTreeMap::from([
+                ("worker-crash".to_owned(), 2),
+                ("network-cut".to_owned(), 4),
+            ]),
+            marks: BTreeMap::from([("set-back".to_owned(), 3)]),
             commits: 4_321,
             recoveries: 3,
             verdicts,
@@ -335,6 +395,47 @@ mod tests {
         for line in report.text().lines() {
             assert!(line.chars().count() <= WIDTH_MAX, "{line}");
         }
+    }
+
+    fn with_marks(seeds: u64) -> CampaignReport {
+        let mut report = CampaignReport::new(vec![
+            MarkRow::new("set-back", "a worker was set back"),
+            MarkRow::new("zombie-woke", "a worker woke up too late"),
+        ]);
+        for seed in 0..seeds {
+            let mut run = run("storm", seed);
+            if seed > 0 {
+                run.faults.remove("network-cut");
+            }
+            if seed == 9 {
+                run.marks.insert("zombie-woke".to_owned(), 2);
+            }
+            report.add(&run);
+        }
+        report
+    }
+
+    #[test]
+    fn marks_are_counted_by_seed_and_in_all() {
+        let report = with_marks(10);
+        insta::assert_snapshot!(report.marks_text());
+        assert!(report.held());
+    }
+
+    #[test]
+    fn a_demand_names_marks_that_were_never_reached_and_faults_that_hardly_ever_hit() {
+        let mut few = with_marks(5);
+        few.demand_marks();
+        assert_eq!(
+            few.unmet,
+            ["mark never reached: zombie-woke (a worker woke up too late)"]
+        );
+        assert!(!few.held() && few.text().contains("zombie-woke"));
+        let mut many = with_marks(10);
+        many.demand_marks();
+        assert_eq!(many.unmet.len(), 1, "{:?}", many.unmet);
+        assert!(many.unmet[0].contains("network-cut, in 1 of 10 seeds"));
+        assert!(many.text().ends_with("1 demands NOT MET\n"));
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! What people look at: tables of campaigns, reports of single runs and audits, as text and as JSON.
+//! What people look at: tables of campaigns and of crashes, reports of single runs and audits, as text and as JSON.
 //!
 //! Comes in: verdicts and counts. Goes out: text that fits 160 columns, and JSON for machines.
 //! Never here: judging, playing, files, terminals.
 
 pub mod audit;
 pub mod campaign;
+pub mod crash_points;
+pub mod marks;
+pub mod narration;
 pub mod quantity;
 pub mod replay;
 pub mod run;

@@ -14,6 +14,13 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// So many things: `1 record`, `1 234 records`.
+#[must_use]
+pub fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", grouped(number))
+}
+
 /// Virtual milliseconds in the two largest units that matter: `16h 05m`, `10m 00s`, `2.5s`.
 #[must_use]
 pub fn duration(ms: u64) -> String {
@@ -37,7 +44,7 @@ pub fn percent(part: u64, whole: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, grouped, percent};
+    use super::{counted, duration, grouped, percent};
 
     #[test]
     fn numbers_are_grouped_by_three_digits() {
@@ -45,6 +52,13 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1 000");
         assert_eq!(grouped(12_345_678), "12 345 678");
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!(counted(1, "record"), "1 record");
+        assert_eq!(counted(0, "record"), "0 records");
+        assert_eq!(counted(10_213, "record"), "10 213 records");
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub struct RunReport {
     pub records: u64,
     /// Kinds of fault that really hit, and how often.
     pub faults: BTreeMap<String, u64>,
+    /// Kinds of fault that the plan has, and how many of each.
+    pub planned: BTreeMap<String, u64>,
+    /// Hard paths that the run took, and how often.
+    pub marks: BTreeMap<String, u64>,
     /// Committed transactions.
     pub commits: u64,
     /// Recoveries of partitions.
@@ -148,6 +152,8 @@ mod tests {
             virtual_ms: 1,
             records: 2,
             faults: BTreeMap::new(),
+            planned: BTreeMap::new(),
+            marks: BTreeMap::new(),
             commits: 4,
             recoveries: 5,
             verdicts,

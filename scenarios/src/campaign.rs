@@ -4,16 +4,16 @@
 //! the number of jobs: runs are taken in by scenario and seed, whoever finishes first.
 //! Never here: the record of a run after it was judged.
 
+use crate::jobs;
 use crate::runner::{Order, RunError, play};
 use crate::scenario::Scenario;
 use reports::campaign::CampaignReport;
+use reports::marks::MarkRow;
 use reports::replay;
 use reports::run::RunReport;
-use std::collections::BTreeMap;
+use sim::marks::CATALOG;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 /// What to prove.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Campaign {
     pub seeds: Range<u64>,
     /// Runs at a time.
     pub jobs: NonZeroUsize,
+    /// Play each seed twice, to judge determinism.
+    pub twice: bool,
 }
 
 /// One run of a campaign.
@@ -31,6 +33,7 @@ pub struct Campaign {
 struct Task<'a> {
     scenario: &'a Scenario,
     seed: u64,
+    twice: bool,
 }
 
 impl Campaign {
@@ -52,7 +55,13 @@ impl Campaign {
         let tasks: Vec<Task<'_>> = self
             .scenarios
             .iter()
-            .flat_map(|scenario| self.seeds.clone().map(move |seed| Task { scenario, seed }))
+            .flat_map(|scenario| {
+                self.seeds.clone().map(move |seed| Task {
+                    scenario,
+                    seed,
+                    twice: self.twice,
+                })
+            })
             .collect();
         in_order(&tasks, self.jobs, |task| task.run(), progress)
     }
@@ -69,8 +78,7 @@ impl Task<'_> {
             expect: &self.scenario.expect,
             input: None,
             trace: false,
-            twice: true,
-            sabotage: None,
+            twice: self.twice,
             replay: &replay::command(&plan.scenario, plan.seed),
         };
         // The record of the run ends here: memory does not grow with the number of seeds.
@@ -78,49 +86,23 @@ impl Task<'_> {
     }
 }
 
-/// Runs the tasks on `jobs` threads and takes their reports in by the order of the tasks.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the campaign is outside of the simulation, and its report does not depend on threads"
-)]
 fn in_order(
     tasks: &[Task<'_>],
     jobs: NonZeroUsize,
     run: impl Fn(Task<'_>) -> Result<RunReport, RunError> + Sync,
     progress: &mut dyn FnMut(),
 ) -> CampaignReport {
-    let next = AtomicUsize::new(0);
-    let (sender, finished) = mpsc::channel();
-    let mut report = CampaignReport::default();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.get().min(tasks.len()) {
-            let (sender, next, run) = (sender.clone(), &next, &run);
-            scope.spawn(move || {
-                while let Some((index, task)) = take(next, tasks) {
-                    if sender.send((index, run(task))).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut early = BTreeMap::new();
-        let mut expected = 0;
-        for (index, result) in finished {
-            progress();
-            early.insert(index, result);
-            while let Some(result) = early.remove(&expected) {
-                add(&mut report, tasks[expected], result);
-                expected += 1;
-            }
-        }
-    });
+    let mut report = CampaignReport::new(marks());
+    let take = |task: &Task<'_>, result| add(&mut report, *task, result);
+    jobs::in_order(tasks, jobs, |task| run(*task), take, progress);
     report
 }
 
-fn take<'a>(next: &AtomicUsize, tasks: &[Task<'a>]) -> Option<(usize, Task<'a>)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    tasks.get(index).map(|task| (index, *task))
+fn marks() -> Vec<MarkRow> {
+    let marks = CATALOG.iter();
+    marks
+        .map(|mark| MarkRow::new(mark.name, mark.says))
+        .collect()
 }
 
 fn add(report: &mut CampaignReport, task: Task<'_>, result: Result<RunReport, RunError>) {
@@ -157,6 +139,8 @@ mod tests {
             virtual_ms: task.seed,
             records: 1,
             faults: BTreeMap::new(),
+            planned: BTreeMap::from([("worker-crash".to_owned(), 1)]),
+            marks: BTreeMap::from([("set-back".to_owned(), task.seed)]),
             commits: 1,
             recoveries: 1,
             verdicts: properties::Verdicts::default(),
@@ -173,7 +157,13 @@ mod tests {
         ];
         let tasks: Vec<Task<'_>> = scenarios
             .iter()
-            .flat_map(|scenario| (0..8).map(move |seed| Task { scenario, seed }))
+            .flat_map(|scenario| {
+                (0..8).map(move |seed| Task {
+                    scenario,
+                    seed,
+                    twice: false,
+                })
+            })
             .collect();
         let jobs = |number| NonZeroUsize::new(number).expect("not 0");
         let mut finished = 0;

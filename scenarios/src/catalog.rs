@@ -36,6 +36,32 @@ const FILES: &[(&str, &str)] = &[
     ("disorder", include_str!("../catalog/disorder.toml")),
     ("backlog", include_str!("../catalog/backlog.toml")),
     ("rebalance", include_str!("../catalog/rebalance.toml")),
+    (
+        "offsets-expired",
+        include_str!("../catalog/offsets-expired.toml"),
+    ),
+    ("offset-reset", include_str!("../catalog/offset-reset.toml")),
+    (
+        "topic-recreated",
+        include_str!("../catalog/topic-recreated.toml"),
+    ),
+    (
+        "partitions-added",
+        include_str!("../catalog/partitions-added.toml"),
+    ),
+    (
+        "retention-passed",
+        include_str!("../catalog/retention-passed.toml"),
+    ),
+    (
+        "replay-deleted",
+        include_str!("../catalog/replay-deleted.toml"),
+    ),
+    (
+        "old-configuration",
+        include_str!("../catalog/old-configuration.toml"),
+    ),
+    ("power-loss", include_str!("../catalog/power-loss.toml")),
     ("storm", include_str!("../catalog/storm.toml")),
 ];
 
@@ -96,7 +122,8 @@ mod tests {
             for seed in 0..50 {
                 let plan = scenario.resolve(seed).expect("resolves");
                 assert_eq!(plan, scenario.resolve(seed).expect("resolves again"));
-                crate::plan_file::check(&plan).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
+                plan.check()
+                    .unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
             }
         }
     }

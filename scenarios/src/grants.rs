@@ -2,10 +2,9 @@
 //!
 //! Comes in: a plan. Goes out: what the checkers must know of it to judge fairly.
 
-use crate::scenario::length_ms;
 use properties::history::Rules;
 use properties::liveness;
-use sim::plan::{FaultKind, Plan};
+use sim::plan::{FaultKind, Machine, Plan};
 
 /// How long after trouble of brokers or network records may stay invisible: sessions end, leaders
 /// change, replicas catch up. Milliseconds.
@@ -36,18 +35,32 @@ pub fn hidden_ms_max(plan: &Plan) -> i64 {
     i64::try_from(hidden_ms).unwrap_or(i64::MAX)
 }
 
+/// How wrong clocks are by the plan: brokers' in either direction, workers' if they are behind (one that
+/// is ahead must not matter). Milliseconds.
+#[must_use]
+pub fn clock_error_ms(plan: &Plan) -> i64 {
+    let errors = plan.faults.iter().map(|fault| match fault.kind {
+        FaultKind::ClockJump {
+            machine: Machine::Broker(_),
+            by_ms,
+            ..
+        } => by_ms.saturating_abs(),
+        FaultKind::ClockJump { by_ms, .. } => by_ms.saturating_neg().max(0),
+        _ => 0,
+    });
+    errors.max().unwrap_or(0)
+}
+
 /// The longest stretch in which replication may be stalled: faults of brokers and network, each with
 /// the time after it, put together where they overlap.
 fn longest_trouble_ms(plan: &Plan) -> u64 {
     let mut troubles: Vec<(u64, u64)> = plan
         .faults
         .iter()
-        .filter(|fault| stalls_replication(&fault.kind))
+        .filter(|fault| fault.kind.hides_records())
         .map(|fault| {
-            let until_ms = fault
-                .at_ms
-                .saturating_add(length_ms(&fault.kind))
-                .min(plan.active_ms); // everything is well again then
+            // Everything is well again when the plan's active time is over.
+            let until_ms = fault.over_at_ms().min(plan.active_ms);
             (fault.at_ms, until_ms.saturating_add(TROUBLE_AFTER_MS))
         })
         .collect();
@@ -63,16 +76,6 @@ fn longest_trouble_ms(plan: &Plan) -> u64 {
         stretch = Some(merged);
     }
     longest_ms
-}
-
-fn stalls_replication(kind: &FaultKind) -> bool {
-    matches!(
-        kind,
-        FaultKind::BrokerCrash { .. }
-            | FaultKind::BrokerPause { .. }
-            | FaultKind::NetworkCut { .. }
-            | FaultKind::NetworkTrouble { .. }
-    )
 }
 
 #[cfg(test)]
@@ -92,7 +95,7 @@ mod tests {
 
     fn pause(at_ms: u64, for_ms: u64) -> Fault {
         let kind = FaultKind::BrokerPause { broker: 1, for_ms };
-        Fault { at_ms, kind }
+        Fault::at(at_ms, kind)
     }
 
     #[test]
@@ -101,10 +104,7 @@ mod tests {
             worker: 0,
             down_ms: 5_000,
         };
-        let crash = Fault {
-            at_ms: 1_000,
-            kind: crash,
-        };
+        let crash = Fault::at(1_000, crash);
         assert_eq!(hidden_ms_max(&plan(vec![crash])), 0);
     }
 

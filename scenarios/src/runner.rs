@@ -12,8 +12,9 @@ use processor::core::{Identity, WINDOW_MS};
 use properties::history::{CommittedOffset, History, Rules, TopicRecord};
 use properties::{Verdicts, determinism};
 use reports::run::RunReport;
-use sim::plan::Plan;
-use sim::sabotage::Sabotage;
+use sim::disk::{self, Disks};
+use sim::plan::{FaultKind, Plan};
+use sim::tap::{Tap, Tapped};
 use sim::trace::TraceLine;
 use sim::world::workload::Sending;
 use sim::world::{self, PlayError, Playback};
@@ -37,6 +38,8 @@ pub struct RunRecord {
     pub recoveries: u64,
     /// Kinds of fault that really hit, and how often.
     pub fault_hits: BTreeMap<String, u64>,
+    /// Hard paths that it took, and how often.
+    pub marks: BTreeMap<String, u64>,
     /// Records that the producer could not hand over before the end.
     pub unsent: u64,
     /// What a user of the topics can see.
@@ -81,8 +84,6 @@ pub struct Order<'a> {
     pub trace: bool,
     /// True: it is played a second time, to see that it is the same run.
     pub twice: bool,
-    /// A promise that the world breaks, to see that the checkers notice.
-    pub sabotage: Option<Sabotage>,
     /// The command that plays it again.
     pub replay: &'a str,
 }
@@ -92,14 +93,39 @@ pub struct Order<'a> {
 /// # Errors
 /// When the run could not be played to its end.
 pub fn play(order: &Order<'_>) -> Result<Played, RunError> {
-    let record = play_once(order, order.trace)?;
+    Ok(play_and_tap(&disk::in_memory(), order, None)?.0)
+}
+
+/// Plays on worker machines that have these disks, and judges.
+///
+/// # Errors
+/// When the run could not be played to its end.
+pub fn play_on(disks: &Disks, order: &Order<'_>) -> Result<Played, RunError> {
+    Ok(play_and_tap(disks, order, None)?.0)
+}
+
+/// As [`play`], with all I/O of the worker processes recorded, and some of them killed.
+///
+/// # Errors
+/// When the run could not be played to its end.
+pub fn play_tapped(order: &Order<'_>, tap: &Tap) -> Result<(Played, Tapped), RunError> {
+    let (played, tapped) = play_and_tap(&disk::in_memory(), order, Some(tap))?;
+    Ok((played, tapped.unwrap_or_default()))
+}
+
+fn play_and_tap(
+    disks: &Disks,
+    order: &Order<'_>,
+    tap: Option<&Tap>,
+) -> Result<(Played, Option<Tapped>), RunError> {
+    let (record, tapped) = play_once(disks, order, order.trace, tap)?;
     let mut verdicts = properties::judge(&record.history);
     if order.twice {
-        let again = play_once(order, false)?;
+        let (again, _) = play_once(disks, order, false, tap)?;
         let hashes = (u128::from(record.trace_hash), u128::from(again.trace_hash));
         verdicts.insert(determinism::check(hashes.0, hashes.1));
     }
-    Ok(judged(order, record, verdicts))
+    Ok((judged(order, record, verdicts), tapped))
 }
 
 fn judged(order: &Order<'_>, record: RunRecord, verdicts: Verdicts) -> Played {
@@ -113,6 +139,8 @@ fn judged(order: &Order<'_>, record: RunRecord, verdicts: Verdicts) -> Played {
         recoveries: record.recoveries,
         story: story::missing(order.expect, &record),
         faults: record.fault_hits,
+        planned: planned(order.plan),
+        marks: record.marks,
         verdicts,
         replay: order.replay.to_owned(),
     };
@@ -123,7 +151,20 @@ fn judged(order: &Order<'_>, record: RunRecord, verdicts: Verdicts) -> Played {
     }
 }
 
-fn play_once(order: &Order<'_>, trace: bool) -> Result<RunRecord, RunError> {
+fn planned(plan: &Plan) -> BTreeMap<String, u64> {
+    let mut planned = BTreeMap::new();
+    for fault in &plan.faults {
+        *planned.entry(fault.kind.name().to_owned()).or_default() += 1;
+    }
+    planned
+}
+
+fn play_once(
+    disks: &Disks,
+    order: &Order<'_>,
+    trace: bool,
+    tap: Option<&Tap>,
+) -> Result<(RunRecord, Option<Tapped>), RunError> {
     let lines = order.input.map(Input::lines).transpose()?;
     let failure = Failure::default();
     let playback = Playback {
@@ -131,13 +172,16 @@ fn play_once(order: &Order<'_>, trace: bool) -> Result<RunRecord, RunError> {
         records: lines
             .map(|lines| -> world::Records { Box::new(sendings(lines, failure.clone())) }),
         keep_trace: trace,
-        sabotage: order.sabotage,
+        disks: disks.clone(),
+        tap: tap.cloned(),
+        meter: None,
     };
-    let record = world::play(playback)?;
+    let mut record = world::play(playback)?;
+    let tapped = record.tapped.take();
     // A line that could not be read ended the input early: then this run says nothing.
     match failure.lock().map_or(None, |mut failure| failure.take()) {
         Some(e) => Err(e.into()),
-        None => Ok(recorded(order.plan, record)),
+        None => Ok((recorded(order.plan, record), tapped)),
     }
 }
 
@@ -170,7 +214,16 @@ fn recorded(plan: &Plan, record: world::RunRecord) -> RunRecord {
         .fault_hits
         .into_iter()
         .map(|(kind, hits)| (kind.to_owned(), hits));
-    let offsets = record.commits.into_iter().map(|commit| CommittedOffset {
+    let marks = record.marks.into_iter();
+    let marks = marks.map(|(mark, times)| (mark.to_owned(), times));
+    let is_reset = plan
+        .faults
+        .iter()
+        .any(|fault| matches!(fault.kind, FaultKind::OffsetReset { .. }));
+    // What an operator committed is no work of the processor.
+    let own = record.commits.into_iter();
+    let own = own.filter(|commit| !is_reset || !commit.metadata.is_empty());
+    let offsets = own.map(|commit| CommittedOffset {
         partition: commit.partition,
         offset: commit.offset,
         metadata: commit.metadata,
@@ -183,9 +236,10 @@ fn recorded(plan: &Plan, record: world::RunRecord) -> RunRecord {
         commits,
         recoveries,
         fault_hits: hits.collect(),
+        marks: marks.collect(),
         unsent: record.unsent as u64,
         history: History {
-            settled: grants::is_settled(plan, &rules),
+            settled: plan.refusal.is_none() && grants::is_settled(plan, &rules),
             rules,
             input_topic: record.config.kafka.input_topic.clone(),
             input_partitions: record.input_partitions,
@@ -197,10 +251,25 @@ fn recorded(plan: &Plan, record: world::RunRecord) -> RunRecord {
             input_ends: Some(record.input_ends),
             ended_at_ms: Some(plan.start_unix_ms.saturating_add(virtual_ms)),
             hidden_ms_max: grants::hidden_ms_max(plan),
+            clock_error_ms: grants::clock_error_ms(plan),
             stuck: record.stuck,
-            refusals: record.refusals,
+            refusals: unexpected(plan, record.refusals),
         },
     }
+}
+
+/// Refusals that should not have come; that the plan's own did not come, if so.
+fn unexpected(plan: &Plan, refusals: Vec<String>) -> Vec<String> {
+    let Some(words) = &plan.refusal else {
+        return refusals;
+    };
+    let (expected, mut others): (Vec<_>, Vec<_>) = refusals
+        .into_iter()
+        .partition(|refusal| refusal.contains(words.as_str()));
+    if expected.is_empty() {
+        others.push(format!("it should have, with the words `{words}`"));
+    }
+    others
 }
 
 fn topic(records: Vec<world::TopicRecord>) -> Vec<TopicRecord> {
@@ -252,7 +321,7 @@ impl From<PlayError> for RunError {
     fn from(e: PlayError) -> RunError {
         match e {
             PlayError::Panicked(text) => RunError::Panicked(text),
-            PlayError::Plan(_) | PlayError::Config(_) => RunError::Plan(e.to_string()),
+            PlayError::Plan(_) => RunError::Plan(e.to_string()),
         }
     }
 }
@@ -274,13 +343,15 @@ mod tests {
         let mut stuck = 0;
         for cut in 0..100 {
             plan.active_ms = 90_000 + cut * 3;
+            for stream in &mut plan.workload.streams {
+                stream.until_ms = plan.active_ms;
+            }
             let order = Order {
                 plan: &plan,
                 expect: &[],
                 input: None,
                 trace: false,
                 twice: false,
-                sabotage: None,
                 replay: "",
             };
             let played = play(&order).expect("it is played");

@@ -3,7 +3,10 @@
 use crate::generator;
 use serde::Deserialize;
 use sim::draw::{draw_below, draw_between};
-use sim::plan::{Fault, FaultKind, Machine, Plan, Scripted, Stream, Topology, Workload};
+use sim::marks::CATALOG;
+use sim::plan::{
+    Brokers, Fault, FaultKind, Machine, Plan, Scripted, Stream, Topology, Trigger, Workload,
+};
 
 /// What can be wrong with a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +73,9 @@ struct File {
     #[serde(default)]
     processor: toml::Table,
     #[serde(default)]
+    brokers: Brokers,
+    refusal: Option<String>,
+    #[serde(default)]
     vary: Vec<Variation>,
     #[serde(default)]
     streams: Vec<StreamSpec>,
@@ -90,6 +96,8 @@ struct Timeline {
     rotate_machines: bool,
     topology: Topology,
     processor: toml::Table,
+    brokers: Brokers,
+    refusal: Option<String>,
     vary: Vec<Variation>,
     streams: Vec<Stream>,
     records: Vec<RecordSpec>,
@@ -140,6 +148,8 @@ struct FaultSpec {
     /// With seeds other than 0 it lasts up to this many per cent shorter or longer.
     #[serde(default)]
     stretch_percent: u64,
+    #[serde(default)]
+    on: Option<Trigger>,
     #[serde(flatten)]
     kind: FaultKind,
 }
@@ -163,6 +173,13 @@ pub enum Expectation {
     /// Faults of any kind that really hit.
     Faults {
         /// Lowest number.
+        at_least: u64,
+    },
+    /// A mark of [`sim::marks`] that was reached.
+    Mark {
+        /// Its name.
+        name: String,
+        /// Lowest number of times.
         at_least: u64,
     },
     /// Records on the input topic.
@@ -211,6 +228,15 @@ impl Scenario {
     /// When the text is no scenario, with the parser's line.
     pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
         let file: File = toml::from_str(text).map_err(|e| malformed(name, &e))?;
+        for expected in &file.expect {
+            if let Expectation::Mark { name: mark, .. } = expected
+                && !CATALOG.iter().any(|known| known.name == mark)
+            {
+                let unknown =
+                    format!("there is no mark `{mark}`; `tickproof prove --marks` lists them");
+                return Err(malformed(name, &unknown));
+            }
+        }
         let source = if file.generated {
             Source::Storm
         } else {
@@ -263,6 +289,8 @@ fn timeline(name: &str, file: &File) -> Result<Timeline, ScenarioError> {
         rotate_machines: file.rotate_machines,
         topology: file.topology.clone().ok_or_else(|| missing("topology"))?,
         processor: file.processor.clone(),
+        brokers: file.brokers.clone(),
+        refusal: file.refusal.clone(),
         vary: file.vary.clone(),
         streams: streams.collect::<Result<_, _>>()?,
         records: file.records.clone(),
@@ -296,6 +324,9 @@ impl Timeline {
             settle_ms: self.settle_ms,
             topology: self.topology.clone(),
             processor: self.configuration(name, seed)?,
+            brokers: self.brokers.clone(),
+            bug: None,
+            refusal: self.refusal.clone(),
             workload: Workload {
                 streams: self.streams.clone(),
                 records: self.records(seed),
@@ -358,7 +389,8 @@ impl Timeline {
                 }
                 let at_ms = moved(seed, "fault", sequence, spec.jitter_ms)
                     .apply(after_zero(self.zero_ms, spec.at_ms));
-                Fault { at_ms, kind }
+                let on = spec.on.clone();
+                Fault { at_ms, on, kind }
             })
             .collect();
         faults.sort_by_key(|fault| fault.at_ms);
@@ -400,29 +432,8 @@ fn put(table: &mut toml::Table, key: &str, value: toml::Value) -> Option<()> {
     }
 }
 
-/// The time that a fault lasts.
-pub(crate) fn length_ms(kind: &FaultKind) -> u64 {
-    let mut copy = kind.clone();
-    length_ms_mut(&mut copy).map_or(0, |length| *length)
-}
-
-fn length_ms_mut(kind: &mut FaultKind) -> Option<&mut u64> {
-    match kind {
-        FaultKind::WorkerCrash { down_ms, .. } | FaultKind::BrokerCrash { down_ms, .. } => {
-            Some(down_ms)
-        }
-        FaultKind::WorkerPause { for_ms, .. }
-        | FaultKind::BrokerPause { for_ms, .. }
-        | FaultKind::NetworkCut { for_ms, .. }
-        | FaultKind::NetworkTrouble { for_ms, .. }
-        | FaultKind::ObjectStoreTrouble { for_ms, .. }
-        | FaultKind::EndTxnAnswersLost { for_ms } => Some(for_ms),
-        FaultKind::WorkerLeave { .. } | FaultKind::WorkerJoin { .. } => None,
-    }
-}
-
 fn stretch(kind: &mut FaultKind, percent: u64) {
-    if let Some(length) = length_ms_mut(kind) {
+    if let Some(length) = kind.length_ms_mut() {
         *length = *length * percent / 100;
     }
 }
@@ -435,29 +446,11 @@ fn rotate(kind: &mut FaultKind, topology: &Topology, seed: u64) {
         u32::try_from(draw_below(seed, "rotate", what, 0, u64::from(of))).unwrap_or(0)
     };
     let (broker_by, worker_by) = (by("brokers", brokers), by("workers", workers));
-    let turn_broker = |broker: &mut u32| *broker = (*broker - 1 + broker_by) % brokers + 1;
-    let turn_worker = |worker: &mut u32| *worker = (*worker + worker_by) % workers;
-    match kind {
-        FaultKind::WorkerCrash { worker, .. }
-        | FaultKind::WorkerPause { worker, .. }
-        | FaultKind::WorkerLeave { worker }
-        | FaultKind::WorkerJoin { worker } => turn_worker(worker),
-        FaultKind::BrokerCrash { broker, .. } | FaultKind::BrokerPause { broker, .. } => {
-            turn_broker(broker);
-        }
-        FaultKind::NetworkCut { from, to, .. } => {
-            for machine in from.iter_mut().chain(to) {
-                match machine {
-                    Machine::Worker(worker) => turn_worker(worker),
-                    Machine::Broker(broker) => turn_broker(broker),
-                    Machine::Controller | Machine::Producer => {}
-                }
-            }
-        }
-        FaultKind::NetworkTrouble { .. }
-        | FaultKind::ObjectStoreTrouble { .. }
-        | FaultKind::EndTxnAnswersLost { .. } => {}
-    }
+    kind.for_each_machine(|machine| match machine {
+        Machine::Worker(worker) => *worker = (*worker + worker_by) % workers,
+        Machine::Broker(broker) => *broker = (*broker - 1 + broker_by) % brokers + 1,
+        Machine::Controller | Machine::Producer => {}
+    });
 }
 
 #[cfg(test)]
@@ -465,6 +458,23 @@ mod tests {
     use super::Scenario;
     use crate::catalog;
     use sim::plan::FaultKind;
+
+    #[test]
+    fn a_mark_that_nobody_knows_is_no_expectation() {
+        let scenario = |mark: &str| {
+            let expect = format!("[[expect]]\nwhat = \"mark\"\nname = \"{mark}\"\nat_least = 1\n");
+            let text = "description = \"d\"\nsection = \"s\"\ngenerated = true\n";
+            Scenario::parse("mine", &format!("{text}{expect}"))
+        };
+        assert!(scenario("transaction-aborted").is_ok());
+        let error = scenario("transaction-aborte").expect_err("it is misspelt");
+        let error = error.to_string();
+        assert!(
+            error.contains("there is no mark `transaction-aborte`"),
+            "{error}"
+        );
+        assert!(error.contains("prove --marks"), "{error}");
+    }
 
     #[test]
     fn seed_0_is_the_documents_own_timeline() {

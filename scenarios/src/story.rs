@@ -29,6 +29,10 @@ fn missing_one(expectation: &Expectation, record: &RunRecord) -> Option<String> 
             let hits = record.fault_hits.values().sum();
             bounds("faults that hit", hits, *at_least, None)
         }
+        Expectation::Mark { name, at_least } => {
+            let times = record.marks.get(name.as_str()).copied();
+            bounds(&format!("mark {name}"), times.unwrap_or(0), *at_least, None)
+        }
         Expectation::Records { at_least } => {
             bounds("records", record.input_records, *at_least, None)
         }
@@ -170,6 +174,7 @@ mod tests {
             recoveries: 1,
             unsent: 0,
             fault_hits: BTreeMap::from([("worker-crash".to_owned(), 2)]),
+            marks: BTreeMap::new(),
             history: History {
                 rules,
                 input_topic: "in".to_owned(),
@@ -182,6 +187,7 @@ mod tests {
                 input_ends: None,
                 ended_at_ms: None,
                 hidden_ms_max: 0,
+                clock_error_ms: 0,
                 settled: true,
                 stuck: Vec::new(),
                 refusals: Vec::new(),
@@ -197,6 +203,19 @@ mod tests {
             open_price: Some(open.to_owned()),
             close_price: None,
         }
+    }
+
+    #[test]
+    fn a_mark_has_to_be_reached_often_enough() {
+        let mut record = record(Vec::new(), Vec::new());
+        let mark = |at_least: u64| Expectation::Mark {
+            name: "twin-gave-up".to_owned(),
+            at_least,
+        };
+        assert_eq!(missing(&[mark(1)], &record).len(), 1);
+        record.marks.insert("twin-gave-up".to_owned(), 2);
+        assert!(missing(&[mark(2)], &record).is_empty());
+        assert_eq!(missing(&[mark(3)], &record).len(), 1);
     }
 
     #[test]

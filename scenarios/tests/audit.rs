@@ -22,7 +22,6 @@ fn history(scenario: &str, seed: u64) -> History {
         input: None,
         trace: false,
         twice: false,
-        sabotage: None,
         replay: "",
     };
     let played = runner::play(&order).expect("it is played");
@@ -42,6 +41,7 @@ fn order(history: &History, complete: bool) -> Order {
         topics: [history.input_topic.as_str(), "output", "dlq"].map(str::to_owned),
         complete,
         hidden_ms_max: history.hidden_ms_max,
+        clock_error_ms: history.clock_error_ms,
         scratch: Scratch::folder(std::env::temp_dir(), SORTER_BYTES_MAX),
     }
 }

@@ -152,6 +152,7 @@ impl Stage {
             topics: self.topics().map(String::clone),
             complete,
             hidden_ms_max: history.hidden_ms_max,
+            clock_error_ms: history.clock_error_ms,
             scratch: Scratch::folder(std::env::temp_dir(), 100_000),
         };
         let mut cluster = KafkaCluster::new(&self.kafka).expect("it is made");
@@ -176,7 +177,6 @@ fn history(name: &str, parts: usize) -> History {
         input: None,
         trace: false,
         twice: false,
-        sabotage: None,
         replay: "",
     };
     let mut history = runner::play(&order).expect("it is played").history;

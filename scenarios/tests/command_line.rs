@@ -34,7 +34,7 @@ fn list_names_every_scenario() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_names_the_fix() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["play", "strom"], "use one of: calm"),
         (&["play", "nowhere.toml"], "tickproof plan"),
         (
@@ -48,6 +48,19 @@ fn wrong_usage_ends_with_2_and_names_the_fix() {
         (&["prove", "--seeds", "5"], "for example 0..20"),
         (&["prove", "--scenario", "strom"], "use one of: calm"),
         (&["prove", "--jobs", "0"], "--jobs"),
+        (
+            &["shrink", "calm", "--seed", "1"],
+            "give the seed or the plan file of a run that failed",
+        ),
+        (&["shrink", "--bug", "mischief"], "use one of: records-lost"),
+        (
+            &["shrink", "--property", "beauty"],
+            "use one of: conservation",
+        ),
+        (
+            &["shrink", "--keep", "no/name"],
+            "letters, digits and dashes",
+        ),
     ];
     for (arguments, fix) in cases {
         let output = tickproof(arguments);
@@ -73,11 +86,31 @@ fn help_of_every_subcommand_shows_examples() {
         &["play", "--help"],
         &["prove", "--help"],
         &["plan", "--help"],
+        &["shrink", "--help"],
     ] {
         let output = tickproof(arguments);
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output).contains("Examples:"), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_shrunk_plan_is_a_file_that_tells_its_story() {
+    let folder = std::env::temp_dir().join("tickproof-shrink");
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let file = folder.join("small.toml").display().to_string();
+    let bug = ["shrink", "--seed", "0", "--bug", "watermark-back"];
+    let output = tickproof(&[&bug[..], &["--property", "causality", "--out", &file]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(errors(&output).contains("0 faults"), "{}", errors(&output));
+    for words in ["worker 0", "commits the transaction", "causality: "] {
+        assert!(text(&output).contains(words), "{}", text(&output));
+    }
+    let played = tickproof(&["play", &file, "--story"]);
+    assert_eq!(played.status.code(), Some(1), "{}", errors(&played));
+    let story = text(&played);
+    let story = story.split("\n\n").next().unwrap_or_default();
+    assert!(text(&output).contains(story), "{story}");
 }
 
 #[test]

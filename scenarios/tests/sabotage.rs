@@ -4,43 +4,15 @@
 //! ([`Sabotage`]). Seeds (mostly of the storm) are played until a checker accuses; the table that the last test
 //! prints (`--nocapture`) tells which one did, and after how many seeds.
 
+mod planted;
+
+use planted::{SEEDS_MAX, broken, planted};
 use properties::history::History;
 use properties::spill::Scratch;
 use properties::{Property, Verdicts};
-use scenarios::audit::recorded::Recorded;
+use scenarios::audit::{self, recorded::Recorded};
 use scenarios::runner::{Order, Played, RunError, play};
-use scenarios::{audit, catalog};
 use sim::sabotage::Sabotage;
-
-/// Seeds played before a sabotage counts as unnoticed.
-const SEEDS_MAX: u64 = 400;
-
-/// The property that this sabotage breaks first of all.
-fn broken(sabotage: Sabotage) -> Property {
-    match sabotage {
-        Sabotage::RecordsLost => Property::Conservation,
-        Sabotage::RecordsAltered | Sabotage::StateForgotten => Property::WindowCorrectness,
-        Sabotage::PartitionStalled | Sabotage::SnapshotsStale => Property::Liveness,
-        Sabotage::OffsetsWithoutOutputs
-        | Sabotage::OutputsTwice
-        | Sabotage::CommitsDisowned
-        | Sabotage::AbortedShown => Property::ExactlyOnceOut,
-        Sabotage::OutputsSwapped => Property::Order,
-        Sabotage::WatermarkBack | Sabotage::ClockAhead | Sabotage::BacklogCalledIdle => {
-            Property::Causality
-        }
-        Sabotage::FencedAccepted => Property::Fencing,
-        Sabotage::HiddenInput => Property::Determinism,
-    }
-}
-
-/// The scenario in which this promise matters.
-fn scenario(sabotage: Sabotage) -> &'static str {
-    match sabotage {
-        Sabotage::BacklogCalledIdle => "backlog",
-        _ => "storm",
-    }
-}
 
 /// What the checkers say of one sabotaged run; `None` when it had no end to judge.
 fn judged(sabotage: Sabotage, seed: u64) -> Option<Verdicts> {
@@ -49,16 +21,13 @@ fn judged(sabotage: Sabotage, seed: u64) -> Option<Verdicts> {
 
 /// One sabotaged run; `None` when it had no end to judge.
 fn played(sabotage: Sabotage, seed: u64) -> Option<Played> {
-    let plan = catalog::find(scenario(sabotage))
-        .and_then(|scenario| scenario.resolve(seed))
-        .unwrap_or_else(|e| panic!("{e}"));
+    let plan = planted(sabotage, seed);
     let order = Order {
         plan: &plan,
         expect: &[],
         input: None,
         trace: false,
         twice: sabotage == Sabotage::HiddenInput,
-        sabotage: Some(sabotage),
         replay: "",
     };
     match play(&order) {
@@ -92,6 +61,7 @@ fn audited(history: &History) -> Vec<Property> {
         topics: [history.input_topic.as_str(), "output", "dlq"].map(str::to_owned),
         complete: history.settled,
         hidden_ms_max: history.hidden_ms_max,
+        clock_error_ms: history.clock_error_ms,
         scratch: Scratch::folder(std::env::temp_dir(), 100_000),
     };
     let report = audit::audit(&order, &mut Recorded::new(history), &mut ());
@@ -128,13 +98,13 @@ fn the_audit_catches_every_sabotage_but_that_of_determinism() {
     assert!(unnoticed.is_empty(), "not caught: {unnoticed:?}");
 }
 
+/// An idle partition's clock goes no faster than the log's, so that a consumer that takes slow fetching for
+/// silence does no harm.
 #[test]
-fn a_backlog_called_idle_is_accused_of_exactly_that() {
-    let verdicts = judged(Sabotage::BacklogCalledIdle, 0).expect("it is played to its end");
-    assert_eq!(verdicts.failed(), [Property::Causality]);
-    for violation in verdicts.violations() {
-        let why = &violation.message;
-        assert!(why.contains("an unread backlog is not idleness"), "{why}");
+fn a_backlog_called_idle_is_withstood() {
+    for seed in 0..5 {
+        let verdicts = judged(Sabotage::BacklogCalledIdle, seed).expect("it is played to its end");
+        assert_eq!(verdicts.failed(), [], "seed {seed}");
     }
 }
 

@@ -28,7 +28,7 @@ impl SimClock {
 impl Clock for SimClock {
     fn unix_ms(&self) -> i64 {
         let elapsed_ms = i64::try_from(self.fabric.now().as_ms()).expect("worlds are short");
-        self.unix_ms_at_zero + elapsed_ms
+        self.unix_ms_at_zero + elapsed_ms + self.fabric.clock_ahead_ms(self.host)
     }
 
     fn monotonic(&self) -> Duration {

@@ -12,11 +12,13 @@
 //! | [`fabric`] | virtual time, the event queue, the network, actors and the processes beside them |
 //! | [`kafka`] | the cluster as pure state machines |
 //! | [`client`] | a client library that behaves as librdkafka does |
+//! | [`marks`] | which of the hard paths a run took |
 //! | [`objects`] | an object store with S3's promises and no more |
 //! | [`clock`] | the clock of a process |
 //! | [`contract`] | what both this cluster and a genuine one must do |
 //! | [`disk`] | the local state of a machine |
 //! | [`sabotage`] | broken promises, to see that checkers notice |
+//! | [`tap`] | every I/O of a worker process, numbered; death at a chosen one |
 //! | [`trace`] | everything that happened, in order, hashed |
 //! | [`world`] | plays a plan against the processor |
 
@@ -33,8 +35,10 @@ pub mod disk;
 pub mod draw;
 pub mod fabric;
 pub mod kafka;
+pub mod marks;
 pub mod objects;
 pub mod plan;
 pub mod sabotage;
+pub mod tap;
 pub mod trace;
 pub mod world;

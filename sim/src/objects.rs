@@ -28,6 +28,8 @@ pub struct ObjectTrouble {
     pub unknown_permille: u32,
     /// Added to every request.
     pub extra_latency_ms: u64,
+    /// Listings show the store as it was so long ago.
+    pub list_delay_ms: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -43,13 +45,27 @@ enum Write {
     Delete,
 }
 
+/// A write that has not come yet.
+#[derive(Debug)]
+struct UnderWay {
+    path: Path,
+    what: Write,
+    /// Its sender has been told that it failed.
+    reported_failed: bool,
+}
+
 #[derive(Debug, Default)]
 struct Bucket {
     objects: BTreeMap<Path, Object>,
     versions: u64,
     requests: u64,
-    /// Writes that were reported as failed and take effect later.
-    delayed: Vec<(Micros, Path, Write)>,
+    /// What was there until it was deleted (or overwritten), for listings that are behind.
+    gone: Vec<(Micros, Path, Object)>,
+    /// Writes under way, by the moment when they take effect, and whether or not anybody still waits for
+    /// them then: a process may have died, stood still, or been told that they failed.
+    under_way: BTreeMap<(Micros, u64), UnderWay>,
+    /// What came of writes that somebody waits for.
+    arrived: BTreeMap<u64, Result<u64>>,
     trouble: Vec<(FaultIndex, ObjectTrouble)>,
     hits: BTreeMap<FaultIndex, u64>,
 }
@@ -78,6 +94,8 @@ const DELAYED_EFFECT_US_MAX: u64 = 20_000_000;
 struct Fate {
     before: Micros,
     after: Micros,
+    /// The number of the request.
+    sequence: u64,
     fails: bool,
     outcome_unknown: bool,
     effect_delay: Option<Micros>,
@@ -123,7 +141,7 @@ impl ObjectService {
     #[must_use]
     pub fn objects(&self) -> Vec<(String, usize)> {
         let mut bucket = self.lock();
-        bucket.apply_delayed(self.fabric.now());
+        bucket.take_in(self.fabric.now());
         bucket
             .objects
             .iter()
@@ -151,6 +169,7 @@ impl ObjectService {
         let mut fate = Fate {
             before: Micros(latency_us / 2),
             after: Micros(latency_us - latency_us / 2),
+            sequence,
             fails: false,
             outcome_unknown: false,
             effect_delay: None,
@@ -194,19 +213,20 @@ impl ObjectService {
 }
 
 impl Bucket {
-    fn apply_delayed(&mut self, now: Micros) {
-        let mut due: Vec<_> = Vec::new();
-        self.delayed.retain(|entry| {
-            if entry.0 <= now {
-                due.push(entry.clone());
+    /// What has come until now takes effect. Returns the paths of writes that nobody expects any more.
+    fn take_in(&mut self, now: Micros) -> Vec<Path> {
+        let mut late = Vec::new();
+        while let Some(first) = self.under_way.first_entry()
+            && first.key().0 <= now
+        {
+            let ((at, sequence), write) = first.remove_entry();
+            let result = self.apply(at, &write.path, write.what);
+            if write.reported_failed && result.is_ok() {
+                late.push(write.path);
             }
-            entry.0 > now
-        });
-        due.sort_by_key(|entry| entry.0);
-        for (at, path, write) in due {
-            // Nobody waits for the result of a write that was reported as failed.
-            let _ = self.apply(at, &path, write);
+            self.arrived.insert(sequence, result);
         }
+        late
     }
 
     fn apply(&mut self, now: Micros, path: &Path, write: Write) -> Result<u64> {
@@ -224,14 +244,66 @@ impl Bucket {
                     written_at: now,
                     version: self.versions,
                 };
-                self.objects.insert(path.clone(), object);
-                Ok(self.versions)
+                let old = self.objects.insert(path.clone(), object);
+                let version = self.versions;
+                self.remember(now, path, old);
+                Ok(version)
             }
             Write::Delete => {
-                self.objects.remove(path);
+                let old = self.objects.remove(path);
+                self.remember(now, path, old);
                 Ok(0)
             }
         }
+    }
+}
+
+impl Bucket {
+    /// Only while listings are behind: memory must not grow for nothing.
+    fn remember(&mut self, now: Micros, path: &Path, old: Option<Object>) {
+        let Some(delay_ms) = self.list_delay_ms() else {
+            self.gone.clear();
+            return;
+        };
+        self.gone
+            .retain(|(at, ..)| now.since(*at) <= Micros::from_ms(delay_ms));
+        self.gone.extend(old.map(|old| (now, path.clone(), old)));
+    }
+
+    fn list_delay_ms(&self) -> Option<u64> {
+        let delays = self
+            .trouble
+            .iter()
+            .map(|(_, trouble)| trouble.list_delay_ms);
+        delays.filter(|ms| *ms > 0).max()
+    }
+
+    /// What a listing shows, by path.
+    fn listed(&mut self, now: Micros) -> Vec<(Path, Object)> {
+        let delay_ms = self.list_delay_ms().unwrap_or(0);
+        let seen = Micros(now.0.saturating_sub(delay_ms * 1_000));
+        let is_seen = |object: &Object| delay_ms == 0 || object.written_at <= seen;
+        let gone = self
+            .gone
+            .iter()
+            .filter(|(at, ..)| delay_ms > 0 && *at > seen);
+        let gone = gone.map(|(_, path, object)| (path, object));
+        let mut listed: Vec<(Path, Object)> = self
+            .objects
+            .iter()
+            .chain(gone)
+            .filter(|(_, object)| is_seen(object))
+            .map(|(path, object)| (path.clone(), object.clone()))
+            .collect();
+        if delay_ms > 0 {
+            listed.sort_by(|a, b| a.0.cmp(&b.0));
+            for (fault, trouble) in &self.trouble {
+                if trouble.list_delay_ms > 0 {
+                    *self.hits.entry(*fault).or_default() += 1;
+                }
+            }
+        }
+        listed
     }
 }
 
@@ -246,6 +318,15 @@ impl fmt::Display for SimObjectStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SimObjectStore")
     }
+}
+
+/// The partition whose checkpoints an object belongs to ([`processor::checkpoints::Place`]).
+fn partition_of(path: &Path) -> Option<i32> {
+    let parts: Vec<_> = path.parts().collect();
+    let folder = parts
+        .iter()
+        .rposition(|part| matches!(part.as_ref(), "files" | "manifests"))?;
+    parts.get(folder.checked_sub(1)?)?.as_ref().parse().ok()
 }
 
 fn failed(what: &'static str) -> Error {
@@ -266,26 +347,48 @@ impl SimObjectStore {
     async fn write(&self, path: &Path, write: Write) -> Result<u64> {
         let fate = self.service.fate(true);
         let fabric = &self.service.fabric;
+        let is_delete = matches!(write, Write::Delete);
+        if !fate.fails {
+            let delay = fate.effect_delay.unwrap_or(Micros(0));
+            let at = fabric.now().plus(fate.before).plus(delay);
+            let mut bucket = self.service.lock();
+            let under_way = UnderWay {
+                path: path.clone(),
+                what: write,
+                reported_failed: fate.effect_delay.is_some(),
+            };
+            bucket.under_way.insert((at, fate.sequence), under_way);
+        }
         fabric.sleep(self.host, fate.before).await;
         let result = if fate.fails {
             Err(failed("503 Slow Down"))
         } else {
-            let now = fabric.now();
-            let mut bucket = self.service.lock();
-            bucket.apply_delayed(now);
-            match fate.effect_delay {
-                Some(delay) => {
-                    bucket.delayed.push((now.plus(delay), path.clone(), write));
-                    Err(failed("connection reset"))
-                }
-                None => bucket.apply(now, path, write),
+            if is_delete && let Some(partition) = partition_of(path) {
+                fabric.mark(|marks| marks.object_deleted(self.host, partition));
             }
+            let mut bucket = self.bucket(fabric.now());
+            let arrived = bucket.arrived.remove(&fate.sequence);
+            arrived.unwrap_or_else(|| Err(failed("connection reset")))
         };
         fabric.sleep(self.host, fate.after).await;
         if fate.outcome_unknown && result.is_ok() {
+            self.note("object-written-unnoticed", path);
             return Err(failed("connection reset"));
         }
         result
+    }
+
+    /// The store as it is now.
+    fn bucket(&self, now: Micros) -> MutexGuard<'_, Bucket> {
+        let mut bucket = self.service.lock();
+        for path in bucket.take_in(now) {
+            self.note("object-written-late", &path);
+        }
+        bucket
+    }
+
+    fn note(&self, kind: &'static str, path: &Path) {
+        self.service.fabric.note(self.host, kind, path.as_ref());
     }
 
     async fn read<R>(&self, look: impl FnOnce(&mut Bucket) -> R) -> Result<R> {
@@ -295,10 +398,7 @@ impl SimObjectStore {
         let result = if fate.fails {
             Err(failed("503 Slow Down"))
         } else {
-            let now = fabric.now();
-            let mut bucket = self.service.lock();
-            bucket.apply_delayed(now);
-            Ok(look(&mut bucket))
+            Ok(look(&mut self.bucket(fabric.now())))
         };
         fabric.sleep(self.host, fate.after).await;
         result
@@ -307,10 +407,20 @@ impl SimObjectStore {
     async fn list_now(&self, prefix: Option<Path>) -> Result<Vec<ObjectMeta>> {
         let service = self.service.clone();
         self.read(move |bucket| {
-            bucket
-                .objects
-                .iter()
-                .filter(|(path, _)| prefix.as_ref().is_none_or(|p| path.prefix_matches(p)))
+            let is_in = |path: &Path| prefix.as_ref().is_none_or(|p| path.prefix_matches(p));
+            let listed = bucket.listed(service.fabric.now());
+            let listed: Vec<_> = listed.iter().filter(|(path, _)| is_in(path)).collect();
+            if bucket.list_delay_ms().is_some() {
+                let held = bucket.objects.keys().filter(|path| is_in(path));
+                if !held.eq(listed.iter().map(|(path, _)| path)) {
+                    let text = prefix.as_ref().map_or("", |prefix| prefix.as_ref());
+                    service
+                        .fabric
+                        .note(self.host, "object-listing-behind", text);
+                }
+            }
+            let metas = listed.into_iter();
+            metas
                 .map(|(path, object)| service.meta(path, object))
                 .collect()
         })
@@ -419,5 +529,29 @@ impl ObjectStore for SimObjectStore {
 
     async fn copy_opts(&self, _from: &Path, _to: &Path, _options: CopyOptions) -> Result<()> {
         Err(not_offered("copy"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ObjectService;
+    use crate::fabric::actor::{HostId, Micros};
+    use crate::fabric::{Fabric, Step};
+    use futures_util::FutureExt;
+    use object_store::path::Path;
+    use object_store::{ObjectStoreExt, PutPayload};
+
+    #[test]
+    fn a_write_takes_effect_though_nobody_waits_for_it_any_more() {
+        let fabric = Fabric::new(1, &["worker".to_owned()], 0, false);
+        let service = ObjectService::new(fabric.clone(), 0);
+        let store = service.client(HostId(0));
+        let path = Path::from("piece");
+        let put = store.put(&path, PutPayload::from_static(b"content"));
+        assert!(put.now_or_never().is_none(), "it takes its time");
+        assert!(service.objects().is_empty());
+        fabric.schedule_control(Micros::from_ms(1_000), 0);
+        while fabric.step() != Step::Control(0) {}
+        assert_eq!(service.objects(), [("piece".to_owned(), 7)]);
     }
 }

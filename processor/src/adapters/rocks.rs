@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of the cache of heads and indexes. Identities are read once, as a whole, and gain nothing by it.
 const CACHE_BYTES: usize = 8 << 20;
-/// Bytes of pieces that are in memory before they are written to a file.
+/// Bytes of pieces that are in memory before they are written to a file, where nobody asks for others.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// Pieces from this size on are kept apart from the keys, so that they are not written again and again
 /// while keys are sorted.
@@ -45,6 +45,20 @@ impl RocksStateStore {
         ordinal: u32,
         incarnation: &str,
     ) -> Result<RocksStateStore, StateError> {
+        RocksStateStore::open_with_buffer(directory, ordinal, incarnation, WRITE_BUFFER_BYTES)
+    }
+
+    /// As [`RocksStateStore::open`], with another number of bytes that pieces take in memory before they
+    /// are written to a file. RocksDB takes no fewer than 64 KiB.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn open_with_buffer(
+        directory: &Path,
+        ordinal: u32,
+        incarnation: &str,
+        write_buffer_bytes: usize,
+    ) -> Result<RocksStateStore, StateError> {
         let of_worker = directory.join(format!("worker-{ordinal}"));
         remove_leftovers(&of_worker);
         let folder = of_worker.join(incarnation);
@@ -55,7 +69,7 @@ impl RocksStateStore {
             ))
         };
         fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
-        let db = DB::open(&options(), &folder).map_err(|error| failed(&error))?;
+        let db = DB::open(&options(write_buffer_bytes), &folder).map_err(|error| failed(&error))?;
         let db = Some(db);
         Ok(RocksStateStore { db, folder })
     }
@@ -142,14 +156,14 @@ fn remove_leftovers(of_worker: &Path) {
     }
 }
 
-fn options() -> Options {
+fn options(write_buffer_bytes: usize) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_write_buffer_size(write_buffer_bytes);
     options.set_max_write_buffer_number(2);
     options.set_max_background_jobs(2);
     options.set_max_open_files(OPEN_FILES_MAX);

@@ -68,6 +68,8 @@ pub struct CheckpointConfig {
     pub retain_ms: u64,
     /// Age below which no unreachable file is removed.
     pub gc_grace_ms: u64,
+    /// Checkpoints between two removals of unreachable files.
+    pub gc_every: u64,
     /// What S3 needs beside the URL.
     pub s3: S3Config,
 }
@@ -110,6 +112,7 @@ pub(super) fn checkpoint(mut section: Section<'_>) -> CheckpointConfig {
         retain_count: section.integer("retain_count", 3, 1..=1_000) as usize,
         retain_ms: section.duration_ms("retain_ms", 0, 0..=365 * DAY_MS),
         gc_grace_ms: section.duration_ms("gc_grace_ms", HOUR_MS, 1..=365 * DAY_MS),
+        gc_every: section.integer("gc_every", 10, 1..=1_000_000) as u64,
         s3: s3(section.section("s3")),
     };
     section.finish();

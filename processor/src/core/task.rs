@@ -289,6 +289,12 @@ impl PartitionTask {
         }
     }
 
+    /// Newest Kafka timestamp of all records so far; `i64::MIN` before the first.
+    #[must_use]
+    pub fn newest_log_time(&self) -> LogTimeMs {
+        self.ledger.newest_log_time
+    }
+
     fn horizon(&self) -> Watermark {
         let rules = self.config.rules();
         self.ledger.horizon(rules.max_out_of_orderness_ms)

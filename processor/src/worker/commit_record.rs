@@ -18,11 +18,11 @@ pub struct CommitRecord {
     /// Format version.
     #[serde(rename = "v")]
     pub version: u32,
-    /// Id of the newest snapshot, empty before the first.
+    /// Id of the newest snapshot; empty in the opening, the first commit of a partition.
     #[serde(rename = "snap")]
     pub snapshot: String,
-    /// Position of that snapshot: where a recovery's replay begins. Before the first snapshot: the
-    /// offset at which the partition was first read.
+    /// Position of that snapshot: where a recovery's replay begins. In the opening: the offset at which
+    /// the partition is first read.
     #[serde(rename = "at")]
     pub snapshot_at: Offset,
     /// Sequence of the next output: how many outputs have been committed.

@@ -65,6 +65,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                     if mark.is_some_and(|mark| mark.metadata == nonce) {
                         return Ok(Some(answer));
                     }
+                    self.observer.observe(&WorkerEvent::Outdated);
                 }
                 Err(error) if error.class == ErrorClass::Retriable => {
                     self.observer.observe(&WorkerEvent::Retrying(&error));

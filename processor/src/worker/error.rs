@@ -90,7 +90,7 @@ const ACCEPT: &str = "to start it anew, with empty state and outputs numbered fr
 pub enum Refusal {
     /// Checkpoints exist, a committed offset does not.
     #[error(
-        "checkpoints exist (newest: {newest}) but the group has no committed offset: it has expired or was deleted; {ACCEPT}"
+        "checkpoints exist (newest: {newest}) but the group has no committed offset: it has expired or was deleted, or the topic was created anew; {ACCEPT}"
     )]
     CommitMissing {
         /// Path of a manifest.

@@ -115,6 +115,8 @@ pub struct Worker<K: Kafka, S, C, O> {
     read_ahead: BTreeMap<PartitionId, Option<CommittedOffset>>,
     /// One of them could not be read: they are read one by one.
     reads_alone: bool,
+    /// The commits of other partitions pin the topic as this process knows it.
+    fits_others: bool,
     /// Partitions whose replay contradicted the commit, where the operator has accepted that.
     given_up: BTreeSet<PartitionId>,
     /// The member's identity at the last poll: what was polled is committed under it.
@@ -167,6 +169,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             waiting: BTreeMap::new(),
             read_ahead: BTreeMap::new(),
             reads_alone: false,
+            fits_others: false,
             given_up: BTreeSet::new(),
             group: None,
             deferred: VecDeque::new(),
@@ -249,8 +252,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             return Ok(()); // given up, and the client does not know yet
         };
         owned.at_end = false;
-        owned.last_record_at = self.clock.monotonic();
         let recovered = owned.process(records, &mut local);
+        owned.heard(self.clock.monotonic());
         self.end_replay(partition, recovered)?;
         self.spill()?;
         self.hold_back(partition);
@@ -328,8 +331,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     fn tell_recovered(&self, partition: PartitionId) {
         if let Some(owned) = self.owned.get(&partition) {
-            let at = owned.acknowledged.as_ref().map(|a| a.offset);
-            let at = at.unwrap_or_else(|| owned.task.position());
+            let at = owned.acknowledged.committed.offset;
             self.observer
                 .observe(&WorkerEvent::Recovered { partition, at });
         }

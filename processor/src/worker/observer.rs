@@ -46,7 +46,14 @@ pub enum WorkerEvent<'a> {
         /// Committed offset.
         at: Offset,
     },
-    /// A partition was read for the first time.
+    /// A partition that nobody has begun: its opening, the first commit, is made next.
+    Opening {
+        /// Partition.
+        partition: PartitionId,
+        /// First offset.
+        at: Offset,
+    },
+    /// The opening is committed, and reading begins.
     Fresh {
         /// Partition.
         partition: PartitionId,
@@ -149,6 +156,9 @@ pub enum WorkerEvent<'a> {
         /// Partition.
         partition: PartitionId,
     },
+    /// An answer about committed offsets does not show what this worker has just committed: it comes
+    /// from a coordinator that was replaced, or the commit did not succeed. It is asked for again.
+    Outdated,
     /// What is committed is not what this worker knows of it: the partition is recovered again.
     SetBack {
         /// Partition.

@@ -6,15 +6,28 @@ use super::error::{Refusal, WorkerError};
 use super::memory::{Local, feed};
 use crate::core::{Digest, OutputRecord, PartitionTask};
 use crate::io::{CommittedOffset, ConsumedRecord, PieceKey, StateStore};
-use crate::units::{Offset, PartitionId, Watermark};
+use crate::units::{LogTimeMs, Offset, PartitionId, Watermark};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// What the group's coordinator holds for the partition, as far as this worker knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Acknowledged {
-    pub(super) offset: Offset,
+    /// As it was found or acknowledged, so that it can be told from anything else.
+    pub(super) committed: CommittedOffset,
+    /// The same, understood.
     pub(super) record: CommitRecord,
+}
+
+impl Acknowledged {
+    /// A commit of `offset` with that record.
+    pub(super) fn of(offset: Offset, record: CommitRecord) -> Acknowledged {
+        let metadata = record.encode();
+        Acknowledged {
+            committed: CommittedOffset { offset, metadata },
+            record,
+        }
+    }
 }
 
 /// Where a partition stands between taking over and going on.
@@ -36,16 +49,10 @@ pub(super) struct OwnedPartition {
     pub(super) pending: Vec<OutputRecord>,
     /// Bytes in `pending`: keys and values.
     pub(super) pending_bytes: usize,
-    /// What the group's coordinator holds, as it was found or acknowledged; kept as it is, so that it
-    /// can be told from anything else.
-    pub(super) found: Option<CommittedOffset>,
-    /// The same, understood; `None` before the first commit of a partition that began anew.
-    pub(super) acknowledged: Option<Acknowledged>,
+    pub(super) acknowledged: Acknowledged,
     pub(super) checkpoints: Checkpoints,
-    /// Newest snapshot in the object store.
+    /// Newest snapshot in the object store; `None` of a partition that began anew.
     pub(super) snapshot: Option<Snapshot>,
-    /// Where replay begins when there is no snapshot.
-    pub(super) first_offset: Offset,
     /// Pieces that were uploaded for a snapshot that is not complete yet, and their object paths.
     pub(super) uploaded: BTreeMap<PieceKey, String>,
     /// Snapshots that commit records have named and that are retained, oldest first; the last is the
@@ -57,17 +64,38 @@ pub(super) struct OwnedPartition {
     /// the replay has to justify.
     pub(super) instead_of: Option<Refusal>,
     /// Nothing of this partition may be committed before a new snapshot: its state holds something
-    /// that a replay cannot reproduce (a forced advance, a changed configuration).
+    /// that a replay cannot reproduce (a forced advance, a changed configuration), or it has none yet.
     pub(super) needs_snapshot: bool,
     /// The position was the last stable offset when it was last told.
     pub(super) at_end: bool,
     /// When the last record came (or the partition was taken over).
     pub(super) last_record_at: Duration,
+    /// The newest Kafka timestamp of the partition, and when it was first seen.
+    pub(super) log_clock: (LogTimeMs, Duration),
     /// Delivery is paused because too many outputs wait for a commit.
     pub(super) held_back: bool,
 }
 
 impl OwnedPartition {
+    /// Records have come.
+    pub(super) fn heard(&mut self, now: Duration) {
+        self.last_record_at = now;
+        let newest = self.task.newest_log_time();
+        if newest != self.log_clock.0 {
+            self.log_clock = (newest, now);
+        }
+    }
+
+    /// The time by which an idle partition may be advanced: what the wall clock says, and not later
+    /// than the newest Kafka timestamp and the time that has passed since it came. A wall clock that is
+    /// wrong can so delay a window, and never close it early.
+    pub(super) fn idle_time_ms(&self, unix_ms: i64, now: Duration) -> i64 {
+        let (newest, seen_at) = self.log_clock;
+        let passed_ms = now.saturating_sub(seen_at).as_millis();
+        let passed_ms = i64::try_from(passed_ms).unwrap_or(i64::MAX);
+        newest.0.saturating_add(passed_ms).min(unix_ms)
+    }
+
     /// Processes records of one poll. Returns true if a replay ended with them.
     pub(super) fn process<S: StateStore>(
         &mut self,
@@ -219,43 +247,37 @@ impl OwnedPartition {
         Ok(())
     }
 
-    /// The commit record of the present state.
-    pub(super) fn record(&self) -> CommitRecord {
-        let (id, at) = match &self.snapshot {
-            Some(snapshot) => (snapshot.id.as_str(), snapshot.at),
-            None => ("", self.first_offset),
-        };
-        CommitRecord::of(&self.task, &self.ownership, id, at)
-    }
-
-    /// True if a commit would tell the coordinator something new.
+    /// True if a commit would tell the coordinator something new, and may.
     pub(super) fn has_news(&self) -> bool {
         if self.phase != Phase::Live || self.needs_snapshot {
             return false;
         }
-        let Some(acknowledged) = &self.acknowledged else {
-            return true;
-        };
-        let named = &acknowledged.record.snapshot;
+        let Acknowledged { committed, record } = &self.acknowledged;
         !self.pending.is_empty()
-            || acknowledged.offset != self.task.position()
-            || self.snapshot.as_ref().is_some_and(|s| &s.id != named)
+            || committed.offset != self.task.position()
+            || self
+                .snapshot
+                .as_ref()
+                .is_some_and(|s| s.id != record.snapshot)
+    }
+
+    /// The commit record of the present state, where there is something new to commit.
+    pub(super) fn news(&self) -> Option<CommitRecord> {
+        let snapshot = self.snapshot.as_ref().filter(|_| self.has_news())?;
+        let (id, at) = (snapshot.id.as_str(), snapshot.at);
+        Some(CommitRecord::of(&self.task, &self.ownership, id, at))
     }
 
     /// True if a replay would have nothing to do: the committed snapshot stands at the committed offset.
     pub(super) fn is_settled(&self) -> bool {
         let named = self.named.back().map(|snapshot| snapshot.at);
-        let committed = self.acknowledged.as_ref().map(|a| a.offset);
-        committed.is_some() && named == committed && committed == Some(self.task.position())
+        let committed = self.acknowledged.committed.offset;
+        named == Some(committed) && committed == self.task.position()
     }
 
     /// True if a snapshot would hold something that the newest one does not.
     pub(super) fn wants_snapshot(&self) -> bool {
-        // Not before the first commit: a checkpoint without a commit means that the commit was lost.
-        let committed_once = self.acknowledged.is_some();
         let covered = self.snapshot.as_ref().map(|snapshot| snapshot.at);
-        self.phase == Phase::Live
-            && committed_once
-            && (self.needs_snapshot || covered != Some(self.task.position()))
+        self.phase == Phase::Live && (self.needs_snapshot || covered != Some(self.task.position()))
     }
 }

@@ -5,6 +5,7 @@ use super::commit_record::{CommitRecord, Ownership};
 use super::error::{Refusal, WorkerError};
 use super::observer::WorkerEvent;
 use super::partition::{Acknowledged, OwnedPartition, Phase};
+use super::transaction::Ending;
 use super::{Observer, Worker};
 use crate::checkpoints::Place;
 use crate::core::PartitionTask;
@@ -86,6 +87,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         match self.consumer.start_at(partition, at) {
             Ok(()) => {
                 self.waiting.remove(&partition);
+                if owned.needs_snapshot {
+                    self.hurry_checkpoint();
+                }
                 self.owned.insert(partition, owned);
             }
             // It was lost meanwhile, which the next poll tells.
@@ -148,22 +152,27 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         };
         let earliest = bounds.earliest;
         let Some(found) = committed else {
-            return self.begin_fresh(partition, earliest, None, accepted).await;
+            return self.begin_fresh(partition, earliest, 0, accepted).await;
         };
         let start = found.offset.max(earliest);
+        // What is given up still tells whether older owners are to be outdone.
+        let term = CommitRecord::decode(&found.metadata).map_or(0, |record| record.term);
         if self.given_up.remove(&partition) {
-            return self.begin_fresh(partition, start, Some(found), true).await;
+            return self.begin_fresh(partition, start, term, true).await;
         }
         let resumed = match self.check_commit(&found, earliest) {
             Ok(record) => {
-                self.resume_from(partition, earliest, found.clone(), record)
-                    .await
+                let found = Acknowledged {
+                    committed: found,
+                    record,
+                };
+                self.resume_from(partition, earliest, found).await
             }
             Err(reason) => Err(WorkerError::Refused { partition, reason }),
         };
         match resumed {
             Err(error) if error.can_be_accepted() && accepted => {
-                self.begin_fresh(partition, start, Some(found), true).await
+                self.begin_fresh(partition, start, term, true).await
             }
             resumed => resumed,
         }
@@ -200,17 +209,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         Ok(record)
     }
 
-    /// Begins a partition with empty state. `found`: a committed offset that is given up.
+    /// Begins a partition with empty state, after owners up to `term`. `None`: not now.
     async fn begin_fresh(
         &mut self,
         partition: PartitionId,
         start: Offset,
-        found: Option<CommittedOffset>,
+        term: u64,
         accepted: bool,
     ) -> Result<Option<OwnedPartition>, WorkerError> {
         let checkpoints = self.checkpoints(partition);
         if !accepted {
-            // A partition is committed before its first snapshot, so this cannot be its first start.
+            // The opening comes before the first snapshot: with one, this is not the first start. And nothing
+            // is put out before the first snapshot: without one, nobody has seen anything of the partition.
             let store = checkpoints.clone();
             let listing = store.newest_manifest();
             match self.while_in_group(partition, listing).await? {
@@ -221,34 +231,93 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 }
                 Some(Err(_)) | None => return Ok(None),
             }
+            if !self.fits_others(partition).await? {
+                return Ok(None);
+            }
         }
         self.state.drop_partition(partition)?;
         let task = PartitionTask::new(partition, start, self.core.clone());
+        let ownership = self.ownership(term + 1);
+        let record = CommitRecord::of(&task, &ownership, "", start);
+        let opening = Acknowledged::of(start, record);
+        self.observer.observe(&WorkerEvent::Opening {
+            partition,
+            at: start,
+        });
+        if !self.open(partition, &opening.committed).await? {
+            return Ok(None);
+        }
         self.observer.observe(&WorkerEvent::Fresh {
             partition,
             at: start,
         });
-        // What was given up still tells whether older owners are to be outdone.
-        let before = found
-            .as_ref()
-            .and_then(|found| CommitRecord::decode(&found.metadata).ok());
-        let term = before.map_or(0, |record| record.term) + 1;
-        let mut owned = self.own(partition, task, checkpoints, term, start);
-        owned.found = found;
+        let mut owned = self.own(task, checkpoints, ownership, opening);
+        owned.needs_snapshot = true;
         Ok(Some(owned))
+    }
+
+    /// The opening: a partition's first commit, without outputs, before anything of it is processed. From
+    /// then on there is a commit beside each of its checkpoints, and a checkpoint beside each output. False:
+    /// not committed, or unknown; what is committed tells when it is tried again.
+    async fn open(
+        &mut self,
+        partition: PartitionId,
+        opening: &CommittedOffset,
+    ) -> Result<bool, WorkerError> {
+        let Some(group) = self.group.clone() else {
+            return Ok(false);
+        };
+        self.ensure_producer().await?;
+        let offset = self.offset_of(partition, opening);
+        let ending = self.transact(&[], &[offset], &group).await?;
+        Ok(ending == Ending::Committed)
+    }
+
+    /// A partition without a commit may be one that was added: then keys have moved to it from those that
+    /// have one, and these pin another count. False: it cannot be told now.
+    async fn fits_others(&mut self, partition: PartitionId) -> Result<bool, WorkerError> {
+        let count = i32::try_from(self.topic.partitions).unwrap_or(i32::MAX);
+        let others: Vec<PartitionId> = (0..count)
+            .map(PartitionId)
+            .filter(|other| *other != partition)
+            .collect();
+        if self.fits_others || others.is_empty() {
+            return Ok(true);
+        }
+        let mut found = self
+            .read_behind_marks(&others, 1)
+            .await?
+            .unwrap_or_default();
+        if found.is_empty() {
+            // One that is part of an open transaction holds up the answer for all.
+            for other in others {
+                let Some(answer) = self.read_current(&[other]).await? else {
+                    return Ok(false);
+                };
+                found.extend(answer);
+            }
+        }
+        for commit in found.into_iter().flatten() {
+            if let Ok(record) = CommitRecord::decode(&commit.metadata)
+                && let Err(reason) = self.fits_topic(record)
+            {
+                return Err(WorkerError::Refused { partition, reason });
+            }
+        }
+        self.fits_others = true;
+        Ok(true)
     }
 
     async fn resume_from(
         &mut self,
         partition: PartitionId,
         earliest: Offset,
-        found: CommittedOffset,
-        record: CommitRecord,
+        found: Acknowledged,
     ) -> Result<Option<OwnedPartition>, WorkerError> {
-        let committed = found.offset;
-        let mut checkpoints = self.checkpoints(partition);
+        let record = &found.record;
+        let committed = found.committed.offset;
+        let checkpoints = self.checkpoints(partition);
         let term = record.term + 1;
-        checkpoints.begin_term(term);
         let refused = |reason| WorkerError::Refused { partition, reason };
         let now = self.core.fingerprint().to_string();
         let (task, restored) = if record.snapshot.is_empty() {
@@ -257,7 +326,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             let task = PartitionTask::new(partition, start, self.core.clone());
             (task, None)
         } else {
-            let restoring = self.restore(&checkpoints, &found, &record, earliest);
+            let restoring = self.restore(&checkpoints, &found, earliest);
             let Some((task, restored)) = restoring.await? else {
                 return Ok(None);
             };
@@ -282,23 +351,19 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             to: committed,
             term,
         });
-        let mut owned = self.own(partition, task, checkpoints, term, record.snapshot_at);
+        let ownership = self.ownership(term);
+        let mut owned = self.own(task, checkpoints, ownership, found);
         owned.phase = Phase::Replaying {
             until: committed,
             digest,
         };
-        owned.needs_snapshot = fingerprint != now;
+        owned.needs_snapshot = restored.is_none() || fingerprint != now;
         if let Some(restored) = restored {
             owned.named.push_back(restored.snapshot.clone());
             owned.snapshot = Some(restored.snapshot);
             owned.inherited = restored.inherited;
             owned.instead_of = restored.instead_of;
         }
-        owned.found = Some(found);
-        owned.acknowledged = Some(Acknowledged {
-            offset: committed,
-            record,
-        });
         if from == committed {
             owned.end_replay()?;
             self.observer.observe(&WorkerEvent::Recovered {
@@ -311,31 +376,23 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     fn own(
         &self,
-        partition: PartitionId,
         task: PartitionTask,
         mut checkpoints: Checkpoints,
-        term: u64,
-        first_offset: Offset,
+        ownership: Ownership,
+        acknowledged: Acknowledged,
     ) -> OwnedPartition {
-        checkpoints.begin_term(term);
+        checkpoints.begin_term(ownership.term);
+        let newest = task.newest_log_time();
         OwnedPartition {
-            partition,
+            partition: checkpoints.place.partition,
             task,
             phase: Phase::Live,
-            ownership: Ownership {
-                term,
-                owner: self.incarnation.clone(),
-                partitions: self.topic.partitions,
-                topic_id: self.topic.topic_id.clone().unwrap_or_default(),
-                fingerprint: self.core.fingerprint(),
-            },
+            ownership,
             pending: Vec::new(),
             pending_bytes: 0,
-            found: None,
-            acknowledged: None,
+            acknowledged,
             checkpoints,
             snapshot: None,
-            first_offset,
             uploaded: BTreeMap::new(),
             named: VecDeque::new(),
             inherited: Vec::new(),
@@ -343,7 +400,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             needs_snapshot: false,
             at_end: false,
             last_record_at: self.clock.monotonic(),
+            log_clock: (newest, self.clock.monotonic()),
             held_back: false,
+        }
+    }
+
+    fn ownership(&self, term: u64) -> Ownership {
+        Ownership {
+            term,
+            owner: self.incarnation.clone(),
+            partitions: self.topic.partitions,
+            topic_id: self.topic.topic_id.clone().unwrap_or_default(),
+            fingerprint: self.core.fingerprint(),
         }
     }
 

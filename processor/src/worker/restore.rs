@@ -5,13 +5,14 @@ use super::checkpoint::{Checkpoints, Snapshot};
 use super::commit_record::CommitRecord;
 use super::error::{Refusal, WorkerError};
 use super::observer::WorkerEvent;
+use super::partition::Acknowledged;
 use super::{Observer, Worker};
 use crate::checkpoints::{
     CheckpointInfo, LoadError, Manifest, list, portions, read_heads, read_manifest, read_pieces,
     restore,
 };
 use crate::core::PartitionTask;
-use crate::io::{Clock, CommittedOffset, Kafka, PieceKey, StateBatch, StateStore};
+use crate::io::{Clock, Kafka, PieceKey, StateBatch, StateStore};
 use crate::units::{Offset, PartitionId};
 use std::collections::BTreeSet;
 
@@ -71,16 +72,16 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     pub(super) async fn restore(
         &mut self,
         checkpoints: &Checkpoints,
-        found: &CommittedOffset,
-        record: &CommitRecord,
+        found: &Acknowledged,
         earliest: Offset,
     ) -> Result<Option<(PartitionTask, Restored)>, WorkerError> {
+        let record = &found.record;
         let demand = Demand::At(record.snapshot_at);
         match self.bring(checkpoints, &record.snapshot, &demand).await? {
             Attempt::Restored(restored) => Ok(Some(*restored)),
             Attempt::Later => Ok(None),
             Attempt::Unusable(refusal) => {
-                self.restore_older(checkpoints, found, record, earliest, refusal)
+                self.restore_older(checkpoints, found, earliest, refusal)
                     .await
             }
         }
@@ -91,11 +92,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     async fn restore_older(
         &mut self,
         checkpoints: &Checkpoints,
-        found: &CommittedOffset,
-        record: &CommitRecord,
+        found: &Acknowledged,
         earliest: Offset,
         refusal: Refusal,
     ) -> Result<Option<(PartitionTask, Restored)>, WorkerError> {
+        let Acknowledged { committed, record } = found;
         let partition = checkpoints.place.partition;
         let listing = list(checkpoints.objects.as_ref(), &checkpoints.place);
         let Some(Ok(listed)) = self.while_in_group(partition, listing).await? else {
@@ -104,7 +105,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let now = self.core.fingerprint().to_string();
         let is_candidate = |info: &CheckpointInfo| {
             info.id != record.snapshot
-                && (earliest..=found.offset).contains(&info.offset)
+                && (earliest..=committed.offset).contains(&info.offset)
                 && info.fingerprint == now
         };
         let candidates = listed.into_iter().rev().filter(is_candidate);

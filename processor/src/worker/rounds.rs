@@ -17,8 +17,6 @@ const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause between two commits because of aborts.
 const COMMIT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_DOUBLINGS_MAX: u32 = 10;
-/// Checkpoints between two garbage collections.
-const CHECKPOINTS_PER_COLLECTION: u64 = 10;
 
 /// What a snapshot had to upload.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,6 +79,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             due = due.min(self.last_checkpoint_at + wait);
         }
         due
+    }
+
+    /// The next checkpoint is due at once: nothing of a partition that needs one is committed before.
+    pub(super) fn hurry_checkpoint(&mut self) {
+        self.last_checkpoint_at = Duration::ZERO;
     }
 
     /// Snapshots every partition that has moved. A failure leaves the older snapshot in force. Commits
@@ -197,7 +200,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     async fn collect_garbage(&mut self) -> Result<(), WorkerError> {
         if !self
             .checkpoints_made
-            .is_multiple_of(CHECKPOINTS_PER_COLLECTION)
+            .is_multiple_of(self.config.checkpoint.gc_every)
         {
             return Ok(());
         }
@@ -274,8 +277,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// nothing has come for the idle timeout, and an advance would emit or drop something.
     /// `now`, so that what is due at this moment is so by the caller's reading of the clock.
     fn idle_due_at(&self, owned: &OwnedPartition, now: Duration) -> Option<Duration> {
-        // Not before the first commit: a snapshot, which the advance needs, must not come before it.
-        if owned.phase != Phase::Live || !owned.at_end || owned.acknowledged.is_none() {
+        if owned.phase != Phase::Live || !owned.at_end {
             return None;
         }
         let deadline = owned.task.next_deadline()?;
@@ -285,7 +287,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let wait_ms = deadline
             .0
             .saturating_add(out_of_orderness_ms)
-            .saturating_sub(self.clock.unix_ms());
+            .saturating_sub(owned.idle_time_ms(self.clock.unix_ms(), now));
         let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
         Some(idle_at.max(now + wait))
     }
@@ -305,11 +307,16 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     }
 
     /// Advances one idle partition, if it really is: an unread backlog is never idleness, so the
-    /// leader is asked where the log ends now. The clock is read before, so that whatever is
+    /// leader is asked where the log ends now. The clocks are read before, so that whatever is
     /// appended later is later than the advance.
     async fn advance_idle(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
         let out_of_orderness_ms = self.config.windows.max_out_of_orderness_ms;
-        let to = Watermark(self.clock.unix_ms().saturating_sub(out_of_orderness_ms));
+        let (unix_ms, now) = (self.clock.unix_ms(), self.clock.monotonic());
+        let time_ms = self
+            .owned
+            .get(&partition)
+            .map_or(unix_ms, |owned| owned.idle_time_ms(unix_ms, now));
+        let to = Watermark(time_ms.saturating_sub(out_of_orderness_ms));
         let timeout = self.call_timeout().min(super::PROBE_TIMEOUT);
         let bounds = self.consumer.bounds(partition, timeout).await;
         let now = self.clock.monotonic();
@@ -328,8 +335,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 at,
                 watermark: to,
             });
-            // Due at once: nothing of the partition is committed before.
-            self.last_checkpoint_at = Duration::ZERO;
+            self.hurry_checkpoint();
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! The commit: one transaction with the outputs, the dead letters and the input offsets.
 
-use super::commit_record::CommitRecord;
 use super::error::WorkerError;
 use super::observer::WorkerEvent;
 use super::partition::{Acknowledged, OwnedPartition};
@@ -18,8 +17,7 @@ use std::time::Duration;
 /// What one transaction says of one partition.
 pub(super) struct Attempt {
     partition: PartitionId,
-    record: CommitRecord,
-    committed: CommittedOffset,
+    said: Acknowledged,
 }
 
 /// How a transaction ended.
@@ -41,18 +39,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let attempts: Vec<Attempt> = self
             .owned
             .values()
-            .filter(|owned| owned.has_news())
-            .map(|owned| {
-                let record = owned.record();
-                let committed = CommittedOffset {
-                    offset: owned.task.position(),
-                    metadata: record.encode(),
-                };
-                Attempt {
+            .filter_map(|owned| {
+                Some(Attempt {
                     partition: owned.partition,
-                    record,
-                    committed,
-                }
+                    said: Acknowledged::of(owned.task.position(), owned.news()?),
+                })
             })
             .collect();
         let Some(group) = self.group.clone() else {
@@ -65,11 +56,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let partitions: Vec<PartitionId> = attempts.iter().map(|a| a.partition).collect();
         let offsets: Vec<OffsetAndMetadata> = attempts
             .iter()
-            .map(|attempt| OffsetAndMetadata {
-                tp: self.input(attempt.partition),
-                offset: attempt.committed.offset,
-                metadata: attempt.committed.metadata.clone(),
-            })
+            .map(|attempt| self.offset_of(attempt.partition, &attempt.said.committed))
             .collect();
         match self.transact(&partitions, &offsets, &group).await? {
             Ending::Committed => self.acknowledge(attempts, began),
@@ -78,6 +65,18 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                 Ok(())
             }
             Ending::Unresolved => self.resolve(attempts, began).await,
+        }
+    }
+
+    pub(super) fn offset_of(
+        &self,
+        partition: PartitionId,
+        committed: &CommittedOffset,
+    ) -> OffsetAndMetadata {
+        OffsetAndMetadata {
+            tp: self.input(partition),
+            offset: committed.offset,
+            metadata: committed.metadata.clone(),
         }
     }
 
@@ -207,11 +206,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             self.observer.observe(&progress(owned, &attempt));
             owned.forget_pending();
             owned.name_snapshot(retention, now_unix_ms);
-            owned.found = Some(attempt.committed.clone());
-            owned.acknowledged = Some(Acknowledged {
-                offset: attempt.committed.offset,
-                record: attempt.record,
-            });
+            owned.acknowledged = attempt.said;
         }
         self.release_held_back();
         self.observer.observe(&WorkerEvent::Committed {
@@ -265,9 +260,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let mut confirmed = Vec::new();
         let mut refuted = 0;
         for (attempt, found) in attempts.into_iter().zip(answer) {
-            if found.as_ref() == Some(&attempt.committed) {
+            let before = &self.owned[&attempt.partition].acknowledged.committed;
+            if found.as_ref() == Some(&attempt.said.committed) {
                 confirmed.push(attempt);
-            } else if found == self.owned[&attempt.partition].found {
+            } else if found.as_ref() == Some(before) {
                 refuted += 1;
             } else {
                 self.set_back(attempt.partition)?;
@@ -343,17 +339,15 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
 /// What an acknowledged attempt has brought since the one before it.
 fn progress<'a>(owned: &'a OwnedPartition, attempt: &Attempt) -> WorkerEvent<'a> {
-    let before = owned
-        .acknowledged
-        .as_ref()
-        .map_or([0; 5], |acknowledged| acknowledged.record.counters);
-    let now = attempt.record.counters;
+    let before = owned.acknowledged.record.counters;
+    let Acknowledged { committed, record } = &attempt.said;
+    let now = record.counters;
     let added = |index: usize| now[index].saturating_sub(before[index]);
     WorkerEvent::Progress {
         partition: attempt.partition,
         term: owned.ownership.term,
-        committed: attempt.committed.offset,
-        watermark: attempt.record.watermark.unwrap_or(Watermark::NONE),
+        committed: committed.offset,
+        watermark: record.watermark.unwrap_or(Watermark::NONE),
         added: Counters {
             records: added(0),
             accepted: added(1),

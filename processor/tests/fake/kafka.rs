@@ -1,6 +1,6 @@
 //! The group's and the transactions' coordinator, the leader, and their clients.
 
-use super::{Crashed, INPUT, Inner, POLLS_MAX, Step, Transaction, World};
+use super::{Crashed, INPUT, Inner, POLLS_MAX, Purpose, Step, Transaction, World};
 use processor::io::{
     CommittedOffset, Consumer, ErrorClass, Kafka, KafkaError, KafkaResult, OffsetAndMetadata,
     OffsetBounds, Polled, ProducerRecord, TopicDescription, TopicPartition, TransactionalProducer,
@@ -377,12 +377,11 @@ impl FakeProducer {
         inner.open.get_mut(&self.id).ok_or(no_transaction)
     }
 
-    /// A mark's transaction is ended by calls of other names, so that faults can tell them apart.
-    fn end(&self, of_work: &'static str, of_mark: &'static str) -> &'static str {
+    /// What the open transaction is for.
+    fn purpose(&self) -> Purpose {
         let inner = self.world.lock();
         let open = inner.open.get(&self.id);
-        let is_mark = open.is_some_and(|open| Transaction::is_mark(&open.offsets));
-        if is_mark { of_mark } else { of_work }
+        open.map_or(Purpose::Work, |open| Purpose::of(&open.offsets))
     }
 
     fn check_epoch(&self, inner: &Inner, call: &'static str) -> KafkaResult<()> {
@@ -451,9 +450,10 @@ impl TransactionalProducer for FakeProducer {
         group: &u64,
         _timeout: Duration,
     ) -> KafkaResult<()> {
-        let call = match Transaction::is_mark(offsets) {
-            true => "send_mark",
-            false => "send_offsets_to_transaction",
+        let call = match Purpose::of(offsets) {
+            Purpose::Work => "send_offsets_to_transaction",
+            Purpose::Mark => "send_mark",
+            Purpose::Opening => "send_opening",
         };
         answer(&self.world, call, |inner| {
             if inner.generation != *group {
@@ -468,37 +468,39 @@ impl TransactionalProducer for FakeProducer {
     }
 
     async fn commit_transaction(&mut self, _timeout: Duration) -> KafkaResult<()> {
-        answer(
-            &self.world,
-            self.end("commit_transaction", "commit_mark"),
-            |inner| {
-                self.check_epoch(inner, "commit_transaction")?;
-                if inner.ended.contains(&self.id) {
-                    return Ok(()); // the same commit again
-                }
-                self.open(inner, "commit_transaction")?;
-                let transaction = inner.open.remove(&self.id).expect("it is open");
-                inner.ended.insert(self.id.clone());
-                inner.commit(transaction);
-                Ok(())
-            },
-        )
+        let call = match self.purpose() {
+            Purpose::Work => "commit_transaction",
+            Purpose::Mark => "commit_mark",
+            Purpose::Opening => "commit_opening",
+        };
+        answer(&self.world, call, |inner| {
+            self.check_epoch(inner, call)?;
+            if inner.ended.contains(&self.id) {
+                return Ok(()); // the same commit again
+            }
+            self.open(inner, call)?;
+            let transaction = inner.open.remove(&self.id).expect("it is open");
+            inner.ended.insert(self.id.clone());
+            inner.commit(transaction);
+            Ok(())
+        })
         .await
     }
 
     async fn abort_transaction(&mut self, _timeout: Duration) -> KafkaResult<()> {
-        answer(
-            &self.world,
-            self.end("abort_transaction", "abort_mark"),
-            |inner| {
-                if inner.ended.contains(&self.id) {
-                    inner.broken.push("an abort after a commit".into());
-                }
-                self.check_epoch(inner, "abort_transaction")?;
-                inner.aborted.extend(inner.open.remove(&self.id));
-                Ok(())
-            },
-        )
+        let call = match self.purpose() {
+            Purpose::Work => "abort_transaction",
+            Purpose::Mark => "abort_mark",
+            Purpose::Opening => "abort_opening",
+        };
+        answer(&self.world, call, |inner| {
+            if inner.ended.contains(&self.id) {
+                inner.broken.push("an abort after a commit".into());
+            }
+            self.check_epoch(inner, call)?;
+            inner.aborted.extend(inner.open.remove(&self.id));
+            Ok(())
+        })
         .await
     }
 

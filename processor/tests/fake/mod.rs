@@ -86,10 +86,29 @@ pub struct Transaction {
     pub epoch: u64,
 }
 
-impl Transaction {
+/// What a transaction is for. Calls are named so, for faults to tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Outputs and where the input stands.
+    Work,
     /// It only proves that the coordinator is current.
-    fn is_mark(offsets: &[OffsetAndMetadata]) -> bool {
-        !offsets.is_empty() && offsets.iter().all(|offset| offset.tp.topic != INPUT)
+    Mark,
+    /// The first commit of a partition.
+    Opening,
+}
+
+impl Purpose {
+    fn of(offsets: &[OffsetAndMetadata]) -> Purpose {
+        let is_mark = |offset: &OffsetAndMetadata| offset.tp.topic != INPUT;
+        let is_opening = |offset: &OffsetAndMetadata| {
+            CommitRecord::decode(&offset.metadata).is_ok_and(|record| record.snapshot.is_empty())
+        };
+        match offsets {
+            [] => Purpose::Work,
+            offsets if offsets.iter().all(is_mark) => Purpose::Mark,
+            offsets if offsets.iter().all(is_opening) => Purpose::Opening,
+            _ => Purpose::Work,
+        }
     }
 }
 
@@ -133,7 +152,7 @@ pub struct Inner {
     /// remembers.
     pub stale_answers: u64,
     pub remembered: BTreeMap<PartitionId, CommittedOffset>,
-    /// Committed transactions but for marks.
+    /// Committed transactions but for marks and openings.
     pub transactions: Vec<Transaction>,
     pub aborted: Vec<Transaction>,
     pub generation: u64,
@@ -274,7 +293,8 @@ impl Inner {
 
     /// Ends an open transaction as committed, and sees that promises are kept.
     fn commit(&mut self, transaction: Transaction) {
-        if Transaction::is_mark(&transaction.offsets) {
+        let purpose = Purpose::of(&transaction.offsets);
+        if purpose == Purpose::Mark {
             for offset in transaction.offsets {
                 self.marks
                     .insert(offset.tp, committed(offset.offset, offset.metadata));
@@ -303,7 +323,11 @@ impl Inner {
             let committed = committed(offset.offset, offset.metadata.clone());
             self.committed.insert(partition, committed);
         }
-        self.transactions.push(transaction);
+        if purpose == Purpose::Work {
+            self.transactions.push(transaction);
+        } else if !transaction.records.is_empty() {
+            self.broken.push("outputs before a snapshot".into());
+        }
     }
 
     fn check_commit_record(&mut self, offset: &OffsetAndMetadata) {
@@ -312,6 +336,9 @@ impl Inner {
         }
         let record = CommitRecord::decode(&offset.metadata).expect("the worker writes its own");
         if record.snapshot.is_empty() {
+            if record.snapshot_at != offset.offset || record.next_sequence > 0 {
+                self.broken.push("an opening with something in it".into());
+            }
             return;
         }
         let partition = offset.tp.partition;

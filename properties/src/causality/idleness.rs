@@ -12,7 +12,7 @@ type Stood = (i64, i64);
 /// What stood in the log around each forced advance of a partition.
 ///
 /// A forced advance is legitimate: the partition was read to the end that a consumer sees, and
-/// nothing came for as long as the idle timeout. The worker forces its clock less the
+/// nothing came for as long as the idle timeout. The worker forces its clock (or the log's, if that is behind) less the
 /// out-of-orderness, so the advance tells its clock, and the broker's timestamps tell what was in
 /// the log then.
 ///
@@ -54,7 +54,7 @@ impl Idleness {
                 clock_ms,
                 unread_before_ms: clock_ms
                     .saturating_sub(facts.hidden_ms_max)
-                    .saturating_sub(CLOCK_TOLERANCE_MS),
+                    .saturating_sub(tolerance_ms(facts)),
                 before: None,
                 unread: None,
             }
@@ -110,6 +110,10 @@ impl Idleness {
     }
 }
 
+fn tolerance_ms(facts: &Facts) -> i64 {
+    CLOCK_TOLERANCE_MS.saturating_add(facts.clock_error_ms)
+}
+
 impl Around {
     fn judge(&self, case: &Case<'_>, before: Option<Stood>, findings: &mut Findings) {
         let Self {
@@ -127,7 +131,7 @@ impl Around {
         let idle_timeout_ms = case.facts.rules.idle_timeout_ms;
         let latest_ms = clock_ms
             .saturating_sub(idle_timeout_ms)
-            .saturating_add(CLOCK_TOLERANCE_MS);
+            .saturating_add(tolerance_ms(case.facts));
         if let Some((offset, timestamp_ms)) = before.filter(|(_, came_ms)| *came_ms > latest_ms) {
             findings.add(|| {
                 format!(

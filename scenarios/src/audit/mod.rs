@@ -99,6 +99,8 @@ pub struct Order {
     /// How long a record may have stood in the log, by its Kafka timestamp, before a consumer could
     /// see it. Milliseconds.
     pub hidden_ms_max: i64,
+    /// See [`History::clock_error_ms`](properties::history::History::clock_error_ms).
+    pub clock_error_ms: i64,
     /// Where to sort.
     pub scratch: Scratch,
 }
@@ -161,6 +163,7 @@ pub fn audit(
         input_ends: Some(input.iter().map(|extent| extent.stable_end).collect()),
         ended_at_ms: Some(log.cluster.now_ms()),
         hidden_ms_max: order.hidden_ms_max,
+        clock_error_ms: order.clock_error_ms,
         settled: order.complete,
         stuck,
         refusals: Vec::new(),

@@ -37,6 +37,7 @@ pub(super) fn audit(arguments: &AuditArguments, json: bool) -> anyhow::Result<Ex
         ],
         complete: arguments.complete,
         hidden_ms_max: arguments.hidden_s.saturating_mul(1_000),
+        clock_error_ms: arguments.clock_error_s.saturating_mul(1_000),
         scratch: Scratch::folder(
             scratch,
             arguments.memory_mib.saturating_mul(1 << 20) / SORTERS,

@@ -6,17 +6,23 @@
 
 #[cfg(feature = "kafka")]
 mod audit;
+mod bugs;
+mod crash_points;
 mod play;
 mod prove;
+mod shrink;
 
 use crate::catalog;
 use crate::plan_file;
 use crate::scenario::Scenario;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use properties::Property;
 use reports::table::{Align, draw};
 use serde::Serialize;
 use sim::plan::Plan;
+use sim::sabotage::Sabotage;
+use sim::tap::Kill;
 use std::io::{self, ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -42,6 +48,8 @@ const SEEDS_DEFAULT: Range<u64> = 0..20;
   tickproof prove --scenario storm --seeds 0..2000
   tickproof play storm --seed 17       play one seed again
   tickproof play calm --input trades.jsonl.gz --bars bars.csv
+  tickproof crash-points               crash at every I/O, and again at every one after it
+  tickproof shrink storm --seed 17     the core of a seed that fails
   tickproof list                       all scenarios
   tickproof audit --config processor.toml   judge a real cluster
 
@@ -64,16 +72,26 @@ enum Action {
     #[command(after_help = "Examples:
   tickproof play storm --seed 17
   tickproof play storm --seed 17 --trace | less
-  tickproof play my-plan.toml
+  tickproof play my-plan.toml --story
   tickproof play calm --input trades.jsonl.gz --bars bars.csv --out results
   zstdcat trades.jsonl.zst | tickproof play storm --seed 3 --input -")]
     Play(PlayArguments),
     /// Play many seeds of many scenarios, each twice, and print a table.
     #[command(after_help = "Examples:
   tickproof prove
-  tickproof prove --scenario storm --seeds 0..2000
+  tickproof prove --scenario storm --seeds 0..2000 --once --marks
   tickproof prove --scenario loss --scenario disorder --seeds 20..40 --jobs 1 --json")]
     Prove(ProveArguments),
+    /// Crash the processor at every I/O of a short story, and at every I/O after each of these crashes.
+    #[command(after_help = "Examples:
+  tickproof crash-points               every point, and every pair of points
+  tickproof crash-points --singles     every point
+  tickproof crash-points cooperative --play worker-0/1/17:unknown-1,worker-0/2/5:before --trace
+
+A point is worker-W/START/CALL:MOMENT: the CALL-th I/O of the START-th process of worker W, before it is
+made, after it has returned (and the process does not get to know), or unknown-N: when something has left
+the process for the N-th time since.")]
+    CrashPoints(CrashPointsArguments),
     /// Judge the topics of a real Kafka cluster by the same properties.
     #[command(after_help = "Examples:
   tickproof audit --config processor.toml              while the processor runs
@@ -83,6 +101,28 @@ It reads and never writes. A build for it needs --features kafka.
 
 Exit status: 0 all properties hold, 1 one failed, 2 wrong usage, or the cluster cannot be read.")]
     Audit(AuditArguments),
+    /// Make a plan that fails as small as it can be, and tell its story.
+    #[command(after_help = "Examples:
+  tickproof shrink storm --seed 17
+  tickproof shrink my-plan.toml --property liveness --out small.toml
+  tickproof shrink storm --seed 17 --keep lost-commit    to scenarios/regressions/lost-commit.toml
+  tickproof shrink storm --seed 0 --bug outputs-twice
+
+The result fails by the same property. Its seed may be another: the seed is part of a plan.
+
+Exit status: 0 it was shrunk, 2 wrong usage, or the plan does not fail.")]
+    Shrink(ShrinkArguments),
+    /// Plant bugs, one after the other, and tell how many storms it takes until each is found.
+    #[command(after_help = "Examples:
+  tickproof bugs --list
+  tickproof bugs --streams 5
+  tickproof bugs --only revisions-forgotten --only epoch-kept --seeds 2000
+
+Bugs of the processor are patches in properties/bugs: they go into a copy of the sources, which is built in
+target/bugs. Without --only all are hunted, which takes long.
+
+Exit status: 0 each was found in every stream, 1 one was not, 2 wrong usage.")]
+    Bugs(BugsArguments),
     /// Print the plan of a seed as TOML, to be changed and played.
     #[command(after_help = "Examples:
   tickproof plan storm --seed 17 > storm-17.toml
@@ -108,6 +148,9 @@ struct AuditArguments {
     /// such records is not accused.
     #[arg(long = "hidden", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(i64).range(0..))]
     hidden_s: i64,
+    /// How wrong the clocks of brokers and processes may have been, beyond two seconds.
+    #[arg(long = "clock-error", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    clock_error_s: i64,
     /// Memory to sort in; what does not fit is sorted on disk.
     #[arg(long = "memory", value_name = "MIB", default_value_t = 224)]
     memory_mib: usize,
@@ -137,6 +180,9 @@ struct PlayArguments {
     /// Print everything that happened.
     #[arg(long)]
     trace: bool,
+    /// Tell what happened step by step in plain words (for small plans).
+    #[arg(long)]
+    story: bool,
     /// Play once instead of twice: faster, but determinism is not judged.
     #[arg(long)]
     once: bool,
@@ -154,6 +200,91 @@ struct ProveArguments {
     /// Runs at a time [default: number of cores].
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
+    /// Play once instead of twice: faster, but determinism is not judged.
+    #[arg(long)]
+    once: bool,
+    /// Print for each mark (a path that is hard to get right) in how many seeds it was reached, and
+    /// for each kind of fault in how many it hit.
+    #[arg(long)]
+    marks: bool,
+    /// Fail when a mark was never reached, or a kind of fault hit in fewer than 20 % of the seeds that
+    /// drew it: for campaigns of some thousand storms.
+    #[arg(long)]
+    demand_marks: bool,
+}
+
+/// Arguments of `crash-points`.
+#[derive(Debug, Args)]
+struct CrashPointsArguments {
+    /// Name of a story or scenario, or path of a plan file (.toml) [default: every story].
+    story: Option<String>,
+    /// A killed process is started again after so many milliseconds [default: the story's; 2000 for others].
+    #[arg(long = "down", value_name = "MS", value_parser = clap::value_parser!(u64).range(..=86_400_000))]
+    down_ms: Option<u64>,
+    /// Only one crash in a run.
+    #[arg(long)]
+    singles: bool,
+    /// Runs at a time [default: number of cores].
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Play crashes at these points only, and print the verdict.
+    #[arg(long, value_name = "POINT,…", value_delimiter = ',')]
+    play: Option<Vec<Kill>>,
+    /// With --play: print everything that happened.
+    #[arg(long, requires = "play")]
+    trace: bool,
+}
+
+/// Arguments of `shrink`.
+#[derive(Debug, Args)]
+struct ShrinkArguments {
+    /// Name of a scenario, or path of a plan file (.toml).
+    #[arg(default_value = "storm")]
+    scenario: String,
+    /// Seed of every random choice [default: 0, or the plan file's].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=SEED_MAX))]
+    seed: Option<u64>,
+    /// A promise that the world breaks: plants a bug.
+    #[arg(long, value_name = "NAME", value_parser = shrink::sabotage)]
+    bug: Option<Sabotage>,
+    /// The property that must go on to fail [default: the first that does].
+    #[arg(long, value_parser = shrink::property)]
+    property: Option<Property>,
+    /// File for the small plan [default: it is printed].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Keep the small plan as scenarios/regressions/NAME.toml, which the tests play.
+    #[arg(long, value_name = "NAME")]
+    keep: Option<String>,
+    /// Plans played at a time [default: number of cores].
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Time to search in; what has been found by then is the result.
+    #[arg(long = "budget", value_name = "SECONDS", default_value_t = 30)]
+    budget_s: u64,
+}
+
+/// Arguments of `bugs`.
+#[derive(Debug, Args)]
+struct BugsArguments {
+    /// A bug to hunt; may be given several times [default: all].
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Print the bugs and what is wrong with each.
+    #[arg(long)]
+    list: bool,
+    /// Independent streams of seeds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    streams: u64,
+    /// Seeds of a stream until it is given up.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Streams at a time [default: number of cores].
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Hunt the bug that this very program has: for a patched copy.
+    #[arg(long, hide = true)]
+    here: bool,
 }
 
 /// Arguments of `plan`.
@@ -190,7 +321,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Action::Prove(prove)) => prove::prove(&prove, json),
         Some(Action::Play(play)) => play::play(&play, json),
         Some(Action::Audit(arguments)) => audit(&arguments, json),
+        Some(Action::CrashPoints(arguments)) => crash_points::crash_points(&arguments, json),
         Some(Action::List) => list(json),
+        Some(Action::Shrink(shrink)) => shrink::shrink(&shrink, json),
+        Some(Action::Bugs(bugs)) => bugs::bugs(&bugs, json),
         Some(Action::Plan(plan)) => print_plan(&plan, json),
     }
 }
@@ -215,6 +349,9 @@ impl ProveArguments {
             scenarios: Vec::new(),
             seeds: None,
             jobs: None,
+            once: false,
+            marks: false,
+            demand_marks: false,
         }
     }
 }

@@ -4,14 +4,14 @@ use super::{Chosen, EXIT_FAILED, PlayArguments, choose, print, print_json};
 use crate::bars::{self, Comparison, Volumes};
 use crate::generator;
 use crate::input::{Input, Summary};
+use crate::narration::narrate;
 use crate::out_files;
-use crate::plan_file;
 use crate::runner::{self, Order, Played, RunError};
-use crate::scenario::{Expectation, length_ms};
+use crate::scenario::Expectation;
 use reports::quantity::grouped;
 use reports::run::RunReport;
 use serde::Serialize;
-use sim::plan::{Plan, Workload};
+use sim::plan::{Fault, Plan, Workload};
 use std::path::Path;
 use std::process::ExitCode;
 use toml::Value;
@@ -48,14 +48,13 @@ pub(super) fn play(arguments: &PlayArguments, json: bool) -> anyhow::Result<Exit
         lay_over(&mut prepared, input.summary());
         note(input.summary());
     }
-    plan_file::check(&prepared.plan)?;
+    prepared.plan.check()?;
     let order = Order {
         plan: &prepared.plan,
         expect: &prepared.expect,
         input: input.as_ref(),
-        trace: arguments.trace || arguments.out.is_some(),
+        trace: arguments.trace || arguments.story || arguments.out.is_some(),
         twice: !arguments.once,
-        sabotage: None,
         replay: &replay(arguments, prepared.plan.seed),
     };
     let played = match runner::play(&order) {
@@ -71,6 +70,9 @@ pub(super) fn play(arguments: &PlayArguments, json: bool) -> anyhow::Result<Exit
     };
     if let Some(folder) = &arguments.out {
         out_files::write(folder, &played)?;
+    }
+    if arguments.story && !json {
+        print(&format!("{}\n", narrate(&prepared.plan, &played).text()))?;
     }
     report(arguments, &played, bars.as_ref(), json)?;
     Ok(if played.report.held() {
@@ -108,12 +110,9 @@ fn lay_over(prepared: &mut Prepared, summary: Summary) {
     plan.start_unix_ms = summary.start_unix_ms;
     plan.active_ms = summary.last_ms + TAIL_MS;
     if prepared.is_storm {
-        plan.faults = generator::storm_faults(plan.seed, plan.active_ms, &plan.topology);
+        plan.faults = generator::storm_faults(plan);
     }
-    let ends = plan
-        .faults
-        .iter()
-        .map(|fault| fault.at_ms + length_ms(&fault.kind));
+    let ends = plan.faults.iter().map(Fault::over_at_ms);
     plan.active_ms = ends.max().unwrap_or(0).max(plan.active_ms);
     if let Some(Value::Table(commit)) = plan.processor.get_mut("commit")
         && let Some(Value::Integer(interval_ms)) = commit.get_mut("interval_ms")
@@ -179,7 +178,7 @@ fn replay(arguments: &PlayArguments, seed: u64) -> String {
 }
 
 /// A path for a shell.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
     if text.chars().all(is_plain) {
@@ -193,7 +192,6 @@ mod tests {
     use super::{Prepared, lay_over, quoted};
     use crate::catalog;
     use crate::input::Summary;
-    use crate::plan_file;
     use std::path::Path;
 
     const DAY: Summary = Summary {
@@ -221,7 +219,10 @@ mod tests {
             let prepared = over_a_day(name);
             assert!(prepared.plan.active_ms > DAY.last_ms);
             assert!(prepared.plan.workload.streams.is_empty() && prepared.expect.is_empty());
-            plan_file::check(&prepared.plan).unwrap_or_else(|e| panic!("{name}: {e}"));
+            prepared
+                .plan
+                .check()
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 

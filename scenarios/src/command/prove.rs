@@ -18,13 +18,20 @@ pub(super) fn prove(arguments: &ProveArguments, json: bool) -> anyhow::Result<Ex
         scenarios,
         seeds: arguments.seeds.clone().unwrap_or(SEEDS_DEFAULT),
         jobs: arguments.jobs.unwrap_or_else(cores),
+        twice: !arguments.once,
     };
     let bar = progress_bar(campaign.len());
-    let report = campaign.prove(&mut || bar.inc(1));
+    let mut report = campaign.prove(&mut || bar.inc(1));
     bar.finish_and_clear();
+    if arguments.demand_marks {
+        report.demand_marks();
+    }
     if json {
         print_json(&report)?;
     } else {
+        if arguments.marks {
+            print(&format!("{}\n", report.marks_text()))?;
+        }
         print(&report.text())?;
     }
     Ok(if report.held() {
@@ -34,7 +41,7 @@ pub(super) fn prove(arguments: &ProveArguments, json: bool) -> anyhow::Result<Ex
     })
 }
 
-fn cores() -> NonZeroUsize {
+pub(super) fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 

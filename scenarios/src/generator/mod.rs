@@ -1,24 +1,23 @@
 //! Storms: plans in which everything is drawn from the seed.
 //!
-//! Faults come in patterns that hurt (a second crash during the recovery from the first, a broker
-//! lost while answers are lost), and a seed uses only some of the patterns, so that rare
-//! combinations get runs of their own.
+//! Faults come in patterns that hurt, strike machines in ways of their own, or wait for the worst moment;
+//! a seed uses only some of these ways, so that rare combinations get runs of their own. When all
+//! faults have ended, everything has to be processed.
 
 mod dice;
+mod faults;
+mod machines;
+mod moments;
 mod patterns;
 
-pub use patterns::storm_faults;
+pub use faults::storm_faults;
 
 use dice::Dice;
-use sim::plan::{Plan, Stream, Topology, Workload};
+use sim::plan::{Brokers, Plan, Stream, Topology, Workload};
 use toml::{Table, Value};
 
 /// 10:00 of the document.
 const START_UNIX_MS: i64 = 1_609_459_200_000;
-/// Faults that a storm has at least.
-const FAULTS_MIN: usize = 9;
-/// Virtual time without faults at either end of a storm.
-const QUIET_MS: u64 = 30_000;
 /// Virtual time that recovery from the last fault may take, beside the waits of the windows.
 const RECOVERY_MS: u64 = 180_000;
 /// Tickers that the example configuration knows.
@@ -37,20 +36,25 @@ pub fn storm(name: &str, seed: u64) -> Plan {
         workers: dice.machine("workers", 1, 4),
     };
     let windows = Windows::drawn(&dice);
-    Plan {
+    let mut plan = Plan {
         scenario: name.to_owned(),
         seed,
         start_unix_ms: START_UNIX_MS,
         active_ms,
         settle_ms: windows.settle_ms(),
         processor: configuration(&dice, &windows),
+        brokers: Brokers::default(),
+        bug: None,
+        refusal: None,
         workload: Workload {
             streams: streams(seed, active_ms, &windows),
             records: Vec::new(),
         },
-        faults: storm_faults(seed, active_ms, &topology),
+        faults: Vec::new(),
         topology,
-    }
+    };
+    plan.faults = storm_faults(&plan);
+    plan
 }
 
 /// The waits of the windows, milliseconds.
@@ -90,14 +94,24 @@ fn configuration(dice: &Dice, windows: &Windows) -> Table {
             .map(|(key, value)| (key.to_owned(), value));
         Value::Table(keys.collect())
     };
+    let transaction_timeout_ms =
+        dice.pick("transaction timeout", &[10_000, 15_000, 15_000, 40_000]);
     let protocol = dice.pick("protocol", &["cooperative", "eager"]);
     Table::from_iter([
         (
             "kafka".to_owned(),
-            section(vec![(
-                "rebalance_protocol",
-                Value::String(protocol.to_owned()),
-            )]),
+            section(vec![
+                ("rebalance_protocol", Value::String(protocol.to_owned())),
+                (
+                    "session_timeout_ms",
+                    number(dice.pick("session timeout", &[10_000, 30_000, 45_000])),
+                ),
+                ("transaction_timeout_ms", number(transaction_timeout_ms)),
+                (
+                    "max_poll_interval_ms",
+                    number(dice.pick("poll interval", &[60_000, 120_000, 300_000])),
+                ),
+            ]),
         ),
         (
             "commit".to_owned(),
@@ -112,10 +126,20 @@ fn configuration(dice: &Dice, windows: &Windows) -> Table {
         ),
         (
             "checkpoint".to_owned(),
-            section(vec![(
-                "interval_ms",
-                number(dice.between("checkpoint interval", 5_000, 60_000)),
-            )]),
+            section(vec![
+                (
+                    "interval_ms",
+                    number(dice.between("checkpoint interval", 5_000, 60_000)),
+                ),
+                ("gc_every", number(dice.pick("gc", &[1, 1, 3, 10]))),
+                (
+                    "gc_grace_ms",
+                    number(
+                        transaction_timeout_ms
+                            + dice.pick("gc grace", &[1, 20_000, 100_000, 3_600_000]),
+                    ),
+                ),
+            ]),
         ),
         (
             // In half of the storms, state is larger than memory.
@@ -208,8 +232,6 @@ fn stream(
 #[cfg(test)]
 mod tests {
     use super::{storm, storm_faults};
-    use crate::plan_file;
-    use crate::scenario::length_ms;
     use sim::plan::FaultKind;
     use std::collections::BTreeSet;
 
@@ -217,7 +239,7 @@ mod tests {
     fn every_storm_is_long_loaded_and_rough_enough() {
         for seed in 0..500 {
             let plan = storm("storm", seed);
-            plan_file::check(&plan).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            plan.check().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             let events: u64 = plan.workload.streams.iter().map(|s| s.events).sum();
             assert!(events >= 10_000, "seed {seed}: {events}");
             assert!(plan.active_ms >= 1_800_000);
@@ -231,7 +253,7 @@ mod tests {
             let plan = storm("storm", seed);
             let mut away = BTreeSet::new();
             for fault in &plan.faults {
-                assert!(fault.at_ms + length_ms(&fault.kind) <= plan.active_ms);
+                assert!(fault.over_at_ms() <= plan.active_ms);
                 match fault.kind {
                     FaultKind::WorkerLeave { worker } => {
                         away.insert(worker);
@@ -248,21 +270,19 @@ mod tests {
 
     #[test]
     fn storms_have_every_kind_of_fault_between_them() {
-        let kinds: BTreeSet<String> = (0..50)
+        let kinds: BTreeSet<&str> = (0..50)
             .flat_map(|seed| storm("storm", seed).faults)
-            .map(|fault| {
-                let text = format!("{:?}", fault.kind);
-                text.split(' ').next().unwrap_or_default().to_owned()
-            })
+            .map(|fault| fault.kind.name())
             .collect();
-        assert_eq!(kinds.len(), 10, "{kinds:?}");
+        assert_eq!(kinds.len(), 18, "{kinds:?}");
     }
 
     #[test]
     fn the_faults_of_a_whole_day_are_spread_over_it() {
-        let topology = storm("storm", 1).topology;
         let day_ms = 16 * 3_600_000;
-        let faults = storm_faults(1, day_ms, &topology);
+        let mut plan = storm("storm", 1);
+        plan.active_ms = day_ms;
+        let faults = storm_faults(&plan);
         let last_ms = faults.last().map(|fault| fault.at_ms).unwrap_or_default();
         assert!(
             last_ms > day_ms / 2 && faults.len() >= 20,

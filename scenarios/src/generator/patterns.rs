@@ -1,13 +1,12 @@
-//! The faults of a storm: patterns that hurt, laid over its time.
+//! Patterns that hurt: a second crash during the recovery from the first, a broker lost while answers are
+//! lost.
 
 use super::dice::Dice;
-use super::{FAULTS_MIN, QUIET_MS};
-use crate::scenario::length_ms;
-use sim::plan::{Fault, FaultKind, Machine, Topology};
+use sim::plan::{Api, Fault, FaultKind, Machine, Topology};
 
 /// Ways to hurt. A pattern is laid at a moment and yields one fault or several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pattern {
+pub(super) enum Pattern {
     CrashTwice,
     CrashAll,
     Zombie,
@@ -30,7 +29,7 @@ enum Pattern {
     SlowStoreAndCrash,
 }
 
-const PATTERNS: [Pattern; 20] = [
+pub(super) const PATTERNS: [Pattern; 20] = [
     Pattern::CrashTwice,
     Pattern::CrashAll,
     Pattern::Zombie,
@@ -53,66 +52,13 @@ const PATTERNS: [Pattern; 20] = [
     Pattern::SlowStoreAndCrash,
 ];
 
-/// The faults of a storm over `active_ms`, sorted by time; all end before `active_ms`. Durations of
-/// single faults do not grow with `active_ms`: a longer storm spreads them, and has a few more.
-#[must_use]
-pub fn storm_faults(seed: u64, active_ms: u64, topology: &Topology) -> Vec<Fault> {
-    let dice = Dice::new(seed, "faults");
-    let enabled: Vec<Pattern> = PATTERNS
-        .into_iter()
-        .filter(|pattern| Dice::new(seed, format!("{pattern:?}")).one_in("enabled", 2))
-        .collect();
-    let enabled = if enabled.len() < 3 {
-        PATTERNS.to_vec()
-    } else {
-        enabled
-    };
-    let slots = dice.between("slots", 6, 10) + (active_ms / 3_600_000).min(20);
-    let span_ms = active_ms.saturating_sub(2 * QUIET_MS);
-    let slot_ms = (span_ms / slots).max(1);
-    let mut faults = Vec::new();
-    let mut slot = 0;
-    while slot < slots || faults.len() < FAULTS_MIN {
-        let here = Dice::new(seed, format!("slot {slot}"));
-        let from_ms = QUIET_MS + (slot % slots) * slot_ms;
-        let at_ms = from_ms + here.between("moment", 0, slot_ms / 2);
-        faults.extend(pattern(
-            here.pick("pattern", &enabled),
-            at_ms,
-            &here,
-            topology,
-        ));
-        slot += 1;
-    }
-    faults.sort_by_key(|fault| fault.at_ms);
-    end_before(&mut faults, active_ms);
-    faults
-}
-
-/// Shortens what would reach beyond `end_ms`.
-fn end_before(faults: &mut [Fault], end_ms: u64) {
-    for fault in faults {
-        fault.at_ms = fault.at_ms.min(end_ms.saturating_sub(1));
-        let over_ms = (fault.at_ms + length_ms(&fault.kind)).saturating_sub(end_ms);
-        match &mut fault.kind {
-            FaultKind::WorkerCrash {
-                down_ms: length, ..
-            }
-            | FaultKind::BrokerCrash {
-                down_ms: length, ..
-            }
-            | FaultKind::WorkerPause { for_ms: length, .. }
-            | FaultKind::BrokerPause { for_ms: length, .. }
-            | FaultKind::NetworkCut { for_ms: length, .. }
-            | FaultKind::NetworkTrouble { for_ms: length, .. }
-            | FaultKind::ObjectStoreTrouble { for_ms: length, .. }
-            | FaultKind::EndTxnAnswersLost { for_ms: length } => *length -= over_ms.min(*length),
-            FaultKind::WorkerLeave { .. } | FaultKind::WorkerJoin { .. } => {}
-        }
-    }
-}
-
-fn pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
+/// The faults of one pattern.
+pub(super) fn pattern(
+    pattern: Pattern,
+    at_ms: u64,
+    dice: &Dice,
+    topology: &Topology,
+) -> Vec<Fault> {
     match pattern {
         Pattern::CrashTwice
         | Pattern::CrashAll
@@ -137,7 +83,7 @@ fn pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Ve
 }
 
 fn fault(at_ms: u64, kind: FaultKind) -> Fault {
-    Fault { at_ms, kind }
+    Fault::at(at_ms, kind)
 }
 
 fn worker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
@@ -190,6 +136,7 @@ fn worker_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology
                     error_permille: 0,
                     unknown_permille: 0,
                     extra_latency_ms: dice.between("slow", 1_000, 8_000),
+                    list_delay_ms: 0,
                 },
             ),
             // and the member wakes up with work of a generation that is over.
@@ -335,6 +282,7 @@ fn take_over_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topol
             error_permille,
             unknown_permille: 0,
             extra_latency_ms,
+            list_delay_ms: 0,
         };
         fault(at_ms, kind)
     };
@@ -388,6 +336,19 @@ fn take_over_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topol
     }
 }
 
+/// Clients send EndTxn again (KAFKA-17754).
+fn lost_answers(for_ms: u64) -> FaultKind {
+    FaultKind::MessageTrouble {
+        api: Api::EndTxn,
+        answers: true,
+        for_ms,
+        loss_permille: 1_000,
+        hold_permille: 0,
+        hold_ms_max: 0,
+        extra_latency_ms: 0,
+    }
+}
+
 fn service_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topology) -> Vec<Fault> {
     let worker = dice.machine("worker", 0, topology.workers - 1);
     let for_ms = dice.between("for", 2_000, 20_000);
@@ -401,6 +362,7 @@ fn service_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topolog
                     error_permille: dice.permille("errors", 100, 800),
                     unknown_permille: dice.permille("unknown", 0, 200),
                     extra_latency_ms: dice.between("latency", 0, 2_000),
+                    list_delay_ms: 0,
                 },
             ),
             // It has to restore while the store misbehaves.
@@ -413,7 +375,7 @@ fn service_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topolog
             ),
         ],
         Pattern::LostAnswers => vec![
-            fault(at_ms, FaultKind::EndTxnAnswersLost { for_ms }),
+            fault(at_ms, lost_answers(for_ms)),
             fault(
                 at_ms + within_ms,
                 FaultKind::WorkerCrash {
@@ -423,7 +385,7 @@ fn service_pattern(pattern: Pattern, at_ms: u64, dice: &Dice, topology: &Topolog
             ),
         ],
         _ => vec![
-            fault(at_ms, FaultKind::EndTxnAnswersLost { for_ms }),
+            fault(at_ms, lost_answers(for_ms)),
             fault(
                 at_ms + within_ms,
                 FaultKind::BrokerCrash {

@@ -19,6 +19,8 @@ pub(crate) struct Filtered {
     pub(crate) visible: Vec<Visible>,
     /// Number of visible records.
     pub(crate) records: usize,
+    /// Number of records of aborted transactions.
+    pub(crate) aborted: usize,
     /// Next offset to fetch.
     pub(crate) next: Offset,
 }
@@ -32,6 +34,7 @@ pub(crate) fn filter(fetched: FetchedPartition, wanted: Offset) -> Filtered {
     let mut filtered = Filtered {
         visible: Vec::with_capacity(fetched.batches.len()),
         records: 0,
+        aborted: 0,
         next: wanted,
     };
     for batch in fetched.batches {
@@ -52,12 +55,14 @@ pub(crate) fn filter(fetched: FetchedPartition, wanted: Offset) -> Filtered {
                     .is_some_and(|stamp| stamp.transactional && aborting.contains(&stamp.id));
                 let skip = usize::try_from((wanted.0 - batch.base_offset.0).max(0))
                     .expect("offsets of a log fit");
-                if !dropped && skip < records.len() {
+                if dropped {
+                    filtered.aborted += records.len().saturating_sub(skip);
+                } else if skip < records.len() {
                     filtered.records += records.len() - skip;
                     filtered.visible.push(Visible { batch, skip });
                 }
             }
-            Payload::Internal(_) => {}
+            Payload::Internal(_) | Payload::Damaged => {}
         }
     }
     filtered
@@ -102,6 +107,7 @@ mod tests {
             payload: Payload::Marker {
                 commit,
                 coordinator_epoch: 0,
+                timestamp: LogTimeMs(0),
             },
         })
     }

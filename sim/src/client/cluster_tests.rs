@@ -2,7 +2,7 @@
 
 use super::{ClientSettings, SimConsumer, SimKafka, SimProducer, WorkloadProducer};
 use crate::fabric::actor::{Address, HostId, Micros};
-use crate::fabric::network::Trouble;
+use crate::fabric::network::{Rule, Trouble};
 use crate::fabric::{Fabric, Step};
 use crate::kafka::protocol::{BrokerId, LogTimeMs, Offset, PartitionId, RebalanceProtocol};
 use crate::kafka::{Broker, ClusterConfig, Controller, Directory, TopicConfig};
@@ -42,6 +42,7 @@ fn config() -> ClusterConfig {
         name: name.into(),
         topic_id: format!("id-{name}").into(),
         partitions,
+        shown_partitions: partitions,
         log_append_time: false,
         min_insync_replicas: None,
     };
@@ -62,7 +63,10 @@ fn config() -> ClusterConfig {
         transaction_max_timeout_ms: 900_000,
         group_initial_rebalance_delay_ms: 100,
         message_max_bytes: 1_000_000,
-        fences_members: true,
+        transactional_id_expiration_ms: 7 * 86_400_000,
+        producer_id_expiration_ms: 86_400_000,
+        transaction_verification: true,
+        broken: None,
         unix_ms_at_zero: 1_700_000_000_000,
     }
 }
@@ -425,7 +429,7 @@ fn copying_is_exactly_once_on_a_bad_network() {
                 delay_ms_max: 200,
                 extra_latency_ms: 0,
             };
-            network.trouble(0, trouble);
+            network.begin(0, Rule::Trouble(trouble));
         });
         for round in 0..6 {
             if round == 4 {

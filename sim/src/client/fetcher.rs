@@ -4,11 +4,12 @@ use super::aborted::{Visible, filter};
 use super::consumer::{Io, Tag};
 use super::errors::local_error;
 use super::requests::{Connection, Route};
-use crate::fabric::actor::Micros;
+use crate::fabric::actor::{Effects, Micros};
 use crate::kafka::protocol::{
     BrokerId, ErrorCode, FetchPartition, FetchedPartition, Offset, PartitionId, Payload, Request,
     TopicIndex, TopicPartition,
 };
+use crate::sabotage::Sabotage;
 use processor::io::{ConsumedRecord, ErrorClass, KafkaError, KafkaResult, Polled};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -42,6 +43,8 @@ struct Owned {
     buffer: VecDeque<Chunk>,
     buffered_records: usize,
     last_stable: Option<Offset>,
+    /// What comes next was hidden by an open transaction when it was last asked for.
+    behind_open: bool,
     end_told_at: Option<Offset>,
     fetching_at: Option<BrokerId>,
     backoff_until: Micros,
@@ -89,6 +92,7 @@ impl Fetcher {
                     buffer: VecDeque::new(),
                     buffered_records: 0,
                     last_stable: None,
+                    behind_open: false,
                     end_told_at: None,
                     fetching_at: None,
                     backoff_until: Micros(0),
@@ -279,7 +283,10 @@ impl Fetcher {
                 owned.fetching_at = None;
             }
         }
-        for answer in fetched {
+        for mut answer in fetched {
+            if io.settings.breaks(Sabotage::AbortedDelivered) {
+                answer.aborted.clear();
+            }
             let partition = answer.tp.partition;
             let Some(asked) = asked.iter().find(|one| one.partition == partition) else {
                 continue;
@@ -290,8 +297,13 @@ impl Fetcher {
                 continue;
             };
             match answer.error {
-                None => absorb(owned, serial, asked.offset, answer),
+                None => absorb(owned, serial, asked.offset, answer, io.fx),
                 Some(ErrorCode::OffsetOutOfRange) => return Err(out_of_range(asked, &answer)),
+                Some(ErrorCode::CorruptMessage) => {
+                    io.fx
+                        .note("fetch-damaged", format_args!("partition {partition}"));
+                    return Err(damaged(asked));
+                }
                 Some(_) => {
                     let backoff = u64::from(io.settings.fetch_error_backoff_ms);
                     owned.backoff_until = io.now.plus_ms(backoff);
@@ -343,9 +355,31 @@ impl Fetcher {
     }
 }
 
-fn absorb(owned: &mut Owned, serial: u64, wanted: Offset, answer: FetchedPartition) {
+fn absorb(
+    owned: &mut Owned,
+    serial: u64,
+    wanted: Offset,
+    answer: FetchedPartition,
+    fx: &mut Effects,
+) {
+    let partition = answer.tp.partition;
     owned.last_stable = Some(answer.last_stable_offset);
+    let was_behind = owned.behind_open;
+    owned.behind_open = answer.last_stable_offset < answer.high_watermark;
+    if owned.behind_open && !was_behind {
+        let end = answer.last_stable_offset;
+        fx.note(
+            "behind-open-transaction",
+            format_args!("partition {partition} ends at {end}"),
+        );
+    }
     let filtered = filter(answer, wanted);
+    if filtered.aborted > 0 {
+        fx.note(
+            "aborted-skipped",
+            format_args!("partition {partition}: {} records", filtered.aborted),
+        );
+    }
     owned.fetch_from = filtered.next;
     if filtered.records == 0 && owned.buffer.is_empty() {
         owned.position = Some(filtered.next);
@@ -389,6 +423,18 @@ fn out_of_range(asked: &Asked, answer: &FetchedPartition) -> KafkaError {
         &format!(
             "OFFSET_OUT_OF_RANGE: partition {} has offsets {} to {}, not {} (reset policy: error)",
             asked.partition, answer.log_start_offset, answer.high_watermark, asked.offset
+        ),
+        ErrorClass::Fatal,
+    )
+}
+
+/// Going on would leave out what could not be read: the consumer ends.
+fn damaged(asked: &Asked) -> KafkaError {
+    local_error(
+        "poll",
+        &format!(
+            "_BAD_MSG: partition {} at offset {}: the records have a wrong CRC",
+            asked.partition, asked.offset
         ),
         ErrorClass::Fatal,
     )

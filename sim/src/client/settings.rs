@@ -1,6 +1,7 @@
 //! Settings of a client, named as librdkafka names them.
 
 use crate::kafka::protocol::RebalanceProtocol;
+use crate::sabotage::Sabotage;
 
 /// What a client is configured with. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct ClientSettings {
     pub batch_max_bytes: usize,
     /// queue.buffering.max.messages of a transactional producer.
     pub queue_max_records: usize,
+    /// The promise that this library breaks, to see that checkers notice; `None` of a faithful one.
+    pub broken: Option<Sabotage>,
 }
 
 impl Default for ClientSettings {
@@ -65,11 +68,25 @@ impl Default for ClientSettings {
             batch_max_records: 10_000,
             batch_max_bytes: 1_000_000,
             queue_max_records: 100_000,
+            broken: None,
         }
     }
 }
 
 impl ClientSettings {
+    /// True if this is the promise that the library breaks.
+    #[must_use]
+    pub fn breaks(&self, promise: Sabotage) -> bool {
+        self.broken == Some(promise)
+    }
+
+    /// True of a producer that ends a transaction whose records may still be under way without a new
+    /// epoch, as before KIP-360.
+    #[must_use]
+    pub fn keeps_epoch(&self) -> bool {
+        self.breaks(Sabotage::EpochKept) || self.breaks(Sabotage::TransactionsUnverified)
+    }
+
     /// Timeout of an ordinary request: min(request timeout, transaction timeout − 100 ms), as
     /// librdkafka sets `socket.timeout.ms` for a transactional producer.
     #[must_use]

@@ -280,6 +280,7 @@ pub(super) async fn too_few_replicas_store_nothing<C: ClusterUnderTest>(c: &mut 
     let spec = TopicSpec {
         partitions: 1,
         min_insync_replicas: 3,
+        may_grow: false,
     };
     let topic = c.create_topic(spec).await?;
     let tp = tp(&topic, 0);

@@ -13,26 +13,32 @@
 //! | [`differential`] | generated histories, which both clusters must answer alike |
 //! | `steps` | what behaviours do with the processor's traits |
 //! | `wire`, `raw` | what behaviours ask of brokers directly; a producer by hand |
-//! | `visibility`, `fencing`, `offsets`, `sequences`, `coordinator`, `groups`, `positions`, `failover` | the behaviours |
+//! | `visibility`, `fencing`, `offsets`, `sequences`, `coordinator`, `groups`, `positions`, `topics`, `quotas`, `settings`, `expiry`, `failover` | the behaviours |
 
 mod coordinator;
 pub mod differential;
+mod expiry;
 mod failover;
 mod fencing;
 mod groups;
 pub mod model;
 mod offsets;
 mod positions;
+mod quotas;
 mod raw;
 mod sequences;
+mod settings;
 mod steps;
 mod table;
+mod topics;
 mod visibility;
 mod wire;
 
-pub use table::{Behaviour, behaviours};
+pub use table::{Behaviour, Needs, behaviours};
 
-use crate::kafka::protocol::{BrokerId, RebalanceProtocol, Request, Response, TopicIndex};
+use crate::kafka::protocol::{
+    BrokerId, LogTimeMs, RebalanceProtocol, Request, Response, TopicIndex,
+};
 use processor::io::KafkaError;
 use std::future::Future;
 use std::time::Duration;
@@ -48,6 +54,8 @@ pub struct ClientOptions {
     pub max_poll_interval_ms: u32,
     /// transaction.timeout.ms
     pub transaction_timeout_ms: u32,
+    /// topic.metadata.refresh.interval.ms
+    pub metadata_refresh_ms: u32,
 }
 
 impl Default for ClientOptions {
@@ -57,6 +65,7 @@ impl Default for ClientOptions {
             session_timeout_ms: 10_000,
             max_poll_interval_ms: 60_000,
             transaction_timeout_ms: 30_000,
+            metadata_refresh_ms: 300_000,
         }
     }
 }
@@ -68,6 +77,8 @@ pub struct TopicSpec {
     pub partitions: u32,
     /// min.insync.replicas: 2, or 3 so that the loss of one broker matters.
     pub min_insync_replicas: u32,
+    /// It may be given more partitions: up to 3.
+    pub may_grow: bool,
 }
 
 /// A topic of a behaviour's own.
@@ -88,6 +99,24 @@ pub enum Trouble {
     Killed,
     /// Its process stands still (SIGSTOP).
     Paused,
+}
+
+/// A setting of all brokers that can be changed while they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// transaction.partition.verification.enable
+    TransactionVerification(bool),
+}
+
+/// What brokers keep for a while after it was last used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// transactional.id.expiration.ms
+    TransactionalIds,
+    /// producer.id.expiration.ms
+    Producers,
+    /// offsets.retention.minutes, of this group, which is empty.
+    Offsets(String),
 }
 
 /// Why a behaviour does not hold.
@@ -125,6 +154,22 @@ pub trait ClusterUnderTest {
     /// When the cluster does not create it.
     fn create_topic(&mut self, spec: TopicSpec) -> impl Future<Output = Result<Topic, Failure>>;
 
+    /// Gives a topic more partitions: so many in all.
+    ///
+    /// # Errors
+    /// When the cluster does not do it, or the topic is not one that may grow.
+    fn grow_topic(
+        &mut self,
+        topic: &Topic,
+        partitions: u32,
+    ) -> impl Future<Output = Result<(), Failure>>;
+
+    /// Deletes a topic and creates it anew, with the same name and number of partitions.
+    ///
+    /// # Errors
+    /// When the cluster does not do it.
+    fn recreate_topic(&mut self, topic: &Topic) -> impl Future<Output = Result<(), Failure>>;
+
     /// All brokers, also those in trouble.
     fn brokers(&self) -> Vec<BrokerId>;
 
@@ -133,6 +178,16 @@ pub trait ClusterUnderTest {
     /// # Errors
     /// When the request or its answer cannot be put into this cluster's language.
     fn ask(
+        &mut self,
+        broker: BrokerId,
+        request: Request,
+    ) -> impl Future<Output = Result<Option<Response>, Failure>>;
+
+    /// As [`ClusterUnderTest::ask`], but on its way a bit of the request's records turns over.
+    ///
+    /// # Errors
+    /// As those of `ask`.
+    fn ask_damaged(
         &mut self,
         broker: BrokerId,
         request: Request,
@@ -148,11 +203,36 @@ pub trait ClusterUnderTest {
         trouble: Trouble,
     ) -> impl Future<Output = Result<(), Failure>>;
 
-    /// Ends all trouble, and waits until every broker is in sync again.
+    /// From now on quotas hold back the clients of this behaviour that are made afterwards, and its own
+    /// connections; or no more.
+    ///
+    /// # Errors
+    /// When the cluster does not do it.
+    fn throttle(&mut self, on: bool) -> impl Future<Output = Result<(), Failure>>;
+
+    /// True if something was held back: a broker told so, or the network did it.
+    fn was_throttled(&self) -> bool;
+
+    /// Changes a setting of all brokers.
+    ///
+    /// # Errors
+    /// When the cluster does not do it.
+    fn configure(&mut self, setting: Setting) -> impl Future<Output = Result<(), Failure>>;
+
+    /// Ends all trouble, sets all settings back, and waits until every broker is in sync again.
     ///
     /// # Errors
     /// When the cluster does not come back.
     fn heal(&mut self) -> impl Future<Output = Result<(), Failure>>;
+
+    /// What the brokers' clocks tell.
+    fn now(&self) -> LogTimeMs;
+
+    /// Lets pass what it takes until brokers that forget soon have forgotten this, unless somebody uses it.
+    ///
+    /// # Errors
+    /// When this cluster's brokers do not forget soon.
+    fn outlast(&mut self, what: &Kept) -> impl Future<Output = Result<(), Failure>>;
 
     /// Lets time pass.
     fn wait(&mut self, duration: Duration) -> impl Future<Output = ()>;

@@ -3,11 +3,13 @@
 //!
 //! Comes in: a seed, and the program that plays. Goes out: the program's result.
 
-use super::{ClientOptions, ClusterUnderTest, Failure, Topic, TopicSpec, Trouble};
+use super::wire::{Wire, refused};
+use super::{ClientOptions, ClusterUnderTest, Failure, Kept, Setting, Topic, TopicSpec, Trouble};
 use crate::client::{ClientSettings, SimKafka};
 use crate::fabric::actor::{Actor, Address, Effects, HostId, Micros};
+use crate::fabric::network::{FaultIndex, Rule};
 use crate::fabric::{Fabric, Handle, Step};
-use crate::kafka::protocol::{BrokerId, Message, Request, Response, TopicIndex};
+use crate::kafka::protocol::{BrokerId, LogTimeMs, Message, Request, Response, TopicIndex};
 use crate::kafka::{Broker, ClusterConfig, Controller, Directory, TopicConfig};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,12 +25,22 @@ const FIRST_APPLICATION: u16 = 4;
 const APPLICATIONS: u16 = 4;
 /// Topics of each kind that a behaviour may create.
 const TOPICS_EACH: u32 = 3;
+/// Partitions of the largest topic.
+const PARTITIONS_MAX: u32 = 3;
 /// More events than any behaviour needs.
 const EVENTS_MAX: u64 = 5_000_000;
 /// Until a request without an answer is given up.
 const ANSWER_MS: u64 = 5_000;
 /// Until a connection to a dead broker is refused.
 const REFUSED: Duration = Duration::from_millis(1);
+/// The only fault of this world: what quotas do.
+const QUOTAS: FaultIndex = 0;
+/// Quotas let one request through in so many milliseconds.
+const PACE_MS: u64 = 200;
+/// What nobody uses is forgotten after so long, as soon as somebody looks.
+const FORGETS_AFTER_MS: u64 = 120_000;
+const LOOKS_EVERY: Duration = Duration::from_secs(10);
+const UNIX_MS_AT_ZERO: i64 = 1_700_000_000_000;
 /// How long a cluster may take to be whole again.
 const HEALING_MS: u64 = 120_000;
 
@@ -75,6 +87,7 @@ fn config() -> ClusterConfig {
         name: name.into(),
         topic_id: format!("id-{name}").into(),
         partitions,
+        shown_partitions: partitions,
         log_append_time: false,
         min_insync_replicas,
     };
@@ -83,12 +96,18 @@ fn config() -> ClusterConfig {
         topic("__transaction_state", 3, None),
     ];
     for number in 0..TOPICS_EACH {
-        for partitions in 1..=3 {
+        for partitions in 1..=PARTITIONS_MAX {
             for replicas in [2, 3] {
                 let name = format!("topic-{partitions}-{replicas}-{number}");
                 topics.push(topic(&name, partitions, Some(replicas)));
             }
         }
+    }
+    for shown in 1..PARTITIONS_MAX {
+        topics.push(TopicConfig {
+            shown_partitions: shown,
+            ..topic(&format!("growing-{shown}"), PARTITIONS_MAX, Some(2))
+        });
     }
     ClusterConfig {
         topics,
@@ -102,8 +121,11 @@ fn config() -> ClusterConfig {
         transaction_max_timeout_ms: 900_000,
         group_initial_rebalance_delay_ms: 100,
         message_max_bytes: 1_048_588,
-        fences_members: true,
-        unix_ms_at_zero: 1_700_000_000_000,
+        transactional_id_expiration_ms: FORGETS_AFTER_MS,
+        producer_id_expiration_ms: FORGETS_AFTER_MS,
+        transaction_verification: true,
+        broken: None,
+        unix_ms_at_zero: UNIX_MS_AT_ZERO,
     }
 }
 
@@ -147,7 +169,7 @@ impl SimulatedCluster {
         let mut names = vec!["controller".to_owned()];
         names.extend((1..=BROKERS).map(|id| format!("broker-{id}")));
         names.extend((0..APPLICATIONS).map(|id| format!("application-{id}")));
-        let fabric = Fabric::new(seed, &names, 0, false);
+        let fabric = Fabric::new(seed, &names, 1, false);
         let config = Arc::new(config());
         let brokers: Vec<_> = (1..=BROKERS)
             .map(|id| (BrokerId(id), Address(id)))
@@ -184,6 +206,36 @@ impl SimulatedCluster {
             names: 0,
             clients: 0,
         }
+    }
+
+    async fn send(
+        &mut self,
+        broker: BrokerId,
+        request: Request,
+        on_its_way: fn(&mut Message),
+    ) -> Result<Option<Response>, Failure> {
+        if !self.fabric.is_alive(host_of(broker)) {
+            self.wait(REFUSED).await;
+            return Ok(None);
+        }
+        let to = Address(broker.0);
+        let correlation = self.asker.with(|asker, _, fx| {
+            asker.sent += 1;
+            let correlation = asker.sent;
+            let mut message = Message::Request {
+                correlation,
+                request,
+            };
+            on_its_way(&mut message);
+            fx.send(to, message);
+            correlation
+        });
+        let deadline = self.fabric.now().plus_ms(ANSWER_MS);
+        let look = |asker: &mut Asker, _, _: &mut Effects| {
+            let answer = asker.answers.remove(&correlation);
+            answer.map_or(Poll::Pending, Poll::Ready)
+        };
+        Ok(self.asker.wait(deadline, look).await)
     }
 
     /// True when every broker is in the ISR of every partition, as the leaders know it.
@@ -233,6 +285,7 @@ impl ClusterUnderTest for SimulatedCluster {
             max_poll_interval_ms: options.max_poll_interval_ms,
             transaction_timeout_ms: options.transaction_timeout_ms,
             request_timeout_ms: 2_000,
+            metadata_refresh_ms: options.metadata_refresh_ms,
             ..ClientSettings::default()
         };
         let directory = self.directory.clone();
@@ -251,7 +304,8 @@ impl ClusterUnderTest for SimulatedCluster {
 
     async fn create_topic(&mut self, spec: TopicSpec) -> Result<Topic, Failure> {
         let fits = |topic: &TopicConfig| {
-            topic.partitions == spec.partitions
+            topic.shown_partitions == spec.partitions
+                && (topic.shown_partitions < topic.partitions) == spec.may_grow
                 && topic.min_insync_replicas == usize::try_from(spec.min_insync_replicas).ok()
         };
         let free = (0..self.taken.len())
@@ -265,6 +319,27 @@ impl ClusterUnderTest for SimulatedCluster {
         })
     }
 
+    async fn grow_topic(&mut self, topic: &Topic, partitions: u32) -> Result<(), Failure> {
+        let known = self.config.topics.get(usize::from(topic.index.0));
+        if known.is_none_or(|known| known.partitions < partitions) {
+            let name = &topic.name;
+            return Err(Failure(format!("{name} cannot have {partitions}")));
+        }
+        for broker in &self.brokers {
+            broker.with(|broker, _, _| broker.show_partitions(topic.index, partitions));
+        }
+        Ok(())
+    }
+
+    async fn recreate_topic(&mut self, topic: &Topic) -> Result<(), Failure> {
+        self.names += 1;
+        let id: Arc<str> = format!("id-{}-{}", topic.name, self.names).into();
+        for broker in &self.brokers {
+            broker.with(|broker, now, fx| broker.recreate(topic.index, id.clone(), now, fx));
+        }
+        Ok(())
+    }
+
     fn brokers(&self) -> Vec<BrokerId> {
         self.directory.iter().map(|(id, _)| *id).collect()
     }
@@ -274,27 +349,15 @@ impl ClusterUnderTest for SimulatedCluster {
         broker: BrokerId,
         request: Request,
     ) -> Result<Option<Response>, Failure> {
-        if !self.fabric.is_alive(host_of(broker)) {
-            self.wait(REFUSED).await;
-            return Ok(None);
-        }
-        let to = Address(broker.0);
-        let correlation = self.asker.with(|asker, _, fx| {
-            asker.sent += 1;
-            let correlation = asker.sent;
-            let message = Message::Request {
-                correlation,
-                request,
-            };
-            fx.send(to, message);
-            correlation
-        });
-        let deadline = self.fabric.now().plus_ms(ANSWER_MS);
-        let look = |asker: &mut Asker, _, _: &mut Effects| {
-            let answer = asker.answers.remove(&correlation);
-            answer.map_or(Poll::Pending, Poll::Ready)
-        };
-        Ok(self.asker.wait(deadline, look).await)
+        self.send(broker, request, |_| {}).await
+    }
+
+    async fn ask_damaged(
+        &mut self,
+        broker: BrokerId,
+        request: Request,
+    ) -> Result<Option<Response>, Failure> {
+        self.send(broker, request, Message::damage).await
     }
 
     async fn harm(&mut self, broker: BrokerId, trouble: Trouble) -> Result<(), Failure> {
@@ -305,7 +368,35 @@ impl ClusterUnderTest for SimulatedCluster {
         Ok(())
     }
 
+    async fn throttle(&mut self, on: bool) -> Result<(), Failure> {
+        let hosts = FIRST_APPLICATION..FIRST_APPLICATION + APPLICATIONS;
+        let mask = hosts.map(|host| 1 << host).sum();
+        self.fabric.network(|network| match on {
+            true => network.begin(QUOTAS, Rule::Pace(mask, PACE_MS)),
+            false => network.heal(QUOTAS),
+        });
+        Ok(())
+    }
+
+    fn was_throttled(&self) -> bool {
+        self.fabric.network(|network| network.hits()[QUOTAS] > 0)
+    }
+
+    async fn configure(&mut self, setting: Setting) -> Result<(), Failure> {
+        for broker in &self.brokers {
+            broker.with(|broker, _, _| {
+                broker.configure(|config| match setting {
+                    Setting::TransactionVerification(on) => config.transaction_verification = on,
+                });
+            });
+        }
+        Ok(())
+    }
+
     async fn heal(&mut self) -> Result<(), Failure> {
+        let as_it_was = self.config.transaction_verification;
+        self.configure(Setting::TransactionVerification(as_it_was))
+            .await?;
         for broker in self.brokers() {
             let host = host_of(broker);
             if !self.fabric.is_alive(host) {
@@ -323,6 +414,25 @@ impl ClusterUnderTest for SimulatedCluster {
             self.wait(Duration::from_millis(100)).await;
         }
         Ok(())
+    }
+
+    fn now(&self) -> LogTimeMs {
+        LogTimeMs(UNIX_MS_AT_ZERO.saturating_add_unsigned(self.fabric.now().as_ms()))
+    }
+
+    async fn outlast(&mut self, what: &Kept) -> Result<(), Failure> {
+        match what {
+            Kept::TransactionalIds | Kept::Producers => {
+                let whole = Duration::from_millis(FORGETS_AFTER_MS) + LOOKS_EVERY;
+                self.wait(whole).await;
+                Ok(())
+            }
+            // Time does not do it here: a plan says when it happens.
+            Kept::Offsets(group) => {
+                let done = self.delete_group(group).await?;
+                done.map_err(refused("DeleteGroups"))
+            }
+        }
     }
 
     async fn wait(&mut self, duration: Duration) {

@@ -23,7 +23,9 @@ async fn ten<C: ClusterUnderTest>(c: &mut C) -> Result<(super::Topic, Member<C>)
 }
 
 /// Polls until the consumer fails, and tells how.
-async fn failure<C: ClusterUnderTest>(member: &mut Member<C>) -> Result<String, Failure> {
+pub(super) async fn failure<C: ClusterUnderTest>(
+    member: &mut Member<C>,
+) -> Result<String, Failure> {
     for _ in 0..ROUNDS_MAX {
         if let Err(error) = member.consumer.poll(super::wire::ROUND).await {
             same("the class", &error.class, &ErrorClass::Fatal)?;
@@ -33,7 +35,7 @@ async fn failure<C: ClusterUnderTest>(member: &mut Member<C>) -> Result<String, 
     Err(Failure("the consumer never failed".into()))
 }
 
-fn out_of_range(code: &str) -> Outcome {
+pub(super) fn out_of_range(code: &str) -> Outcome {
     let expected = "OFFSET_OUT_OF_RANGE";
     same("the code", &code.get(..expected.len()), &Some(expected))
 }

@@ -3,8 +3,8 @@
 use super::Failure;
 use super::wire::{Identity, ROUND, ROUNDS_MAX, Wire, record, refused, unexpected};
 use crate::kafka::protocol::{
-    Batch, CoordinatorKey, ErrorCode, Offset, OffsetCommit, Payload, ProducerEpoch, ProducerId,
-    ProducerStamp, Request, Response, TopicPartition,
+    Batch, CoordinatorKey, ErrorCode, LogTimeMs, Offset, OffsetCommit, Payload, ProducerEpoch,
+    ProducerId, ProducerStamp, Request, Response, TopicPartition,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ pub(super) struct RawProducer {
     pub(super) id: ProducerId,
     pub(super) epoch: ProducerEpoch,
     sequences: BTreeMap<TopicPartition, i32>,
+    /// Of its records; that of the cluster's clock, if it says nothing.
+    pub(super) timestamp: Option<LogTimeMs>,
 }
 
 impl RawProducer {
@@ -36,6 +38,7 @@ impl RawProducer {
             id,
             epoch,
             sequences: BTreeMap::new(),
+            timestamp: None,
         })
     }
 
@@ -57,6 +60,7 @@ impl RawProducer {
                 id,
                 epoch,
                 sequences: BTreeMap::new(),
+                timestamp: None,
             })),
             other => unexpected(&other),
         }
@@ -211,7 +215,7 @@ impl RawProducer {
         values: &[&str],
     ) -> Result<Result<i64, ErrorCode>, Failure> {
         let request = Request::Produce {
-            batches: vec![(tp, self.batch(sequence, values))],
+            batches: vec![(tp, self.batch(c, sequence, values))],
             timeout_ms: 3_000,
         };
         for _ in 0..ROUNDS_MAX {
@@ -233,7 +237,9 @@ impl RawProducer {
     }
 
     /// A batch of this producer.
-    pub(super) fn batch(&self, sequence: i32, values: &[&str]) -> Batch {
+    pub(super) fn batch<C: Wire + ?Sized>(&self, c: &C, sequence: i32, values: &[&str]) -> Batch {
+        let timestamp = self.timestamp.unwrap_or_else(|| c.now());
+        let records = values.iter().map(|value| record(value, timestamp));
         Batch {
             base_offset: Offset(0),
             leader_epoch: -1,
@@ -243,7 +249,7 @@ impl RawProducer {
                 base_sequence: sequence,
                 transactional: self.transactional_id.is_some(),
             }),
-            payload: Payload::Records(values.iter().map(|value| record(value)).collect()),
+            payload: Payload::Records(records.collect()),
         }
     }
 

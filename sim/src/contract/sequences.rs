@@ -5,8 +5,8 @@ use super::raw::RawProducer;
 use super::steps::topic;
 use super::visibility::strings;
 use super::wire::{Wire, refused, same, tp};
-use super::{ClusterUnderTest, Outcome};
-use crate::kafka::protocol::ErrorCode;
+use super::{ClusterUnderTest, Failure, Outcome};
+use crate::kafka::protocol::{ErrorCode, Request, Response};
 
 /// A batch that is sent again gets its first offset, and is stored once (KIP-98).
 pub(super) async fn a_resent_batch_is_stored_once<C: ClusterUnderTest>(c: &mut C) -> Outcome {
@@ -211,6 +211,30 @@ pub(super) async fn a_resent_batch_of_an_ended_transaction_opens_nothing<C: Clus
         &(2, 2),
     )?;
     same("seen", &c.values(tp).await?, &strings(&["a"]))
+}
+
+/// A batch whose CRC is wrong is refused and not stored; what comes after it is taken as if it had never
+/// been sent.
+pub(super) async fn a_damaged_batch_is_refused<C: ClusterUnderTest>(c: &mut C) -> Outcome {
+    let topic = topic(c, 1).await?;
+    let tp = tp(&topic, 0);
+    let producer = RawProducer::plain(c).await?;
+    let stored = producer.produce_at(c, tp, 0, &["a"]).await?;
+    stored.map_err(refused("Produce"))?;
+    let leader = c.leader(tp).await?;
+    let request = Request::Produce {
+        batches: vec![(tp, producer.batch(c, 1, &["b"]))],
+        timeout_ms: 3_000,
+    };
+    let Some(Response::Produce(results)) = c.ask_damaged(leader, request).await? else {
+        return Err(Failure("the damaged batch got no answer".into()));
+    };
+    let expected = vec![(tp, Err(ErrorCode::CorruptMessage))];
+    same("damaged", &results, &expected)?;
+    same("the end", &c.ends(tp).await?.high_watermark, &1)?;
+    let whole = producer.produce_at(c, tp, 1, &["b"]).await?;
+    same("whole", &whole, &Ok(1))?;
+    same("seen", &c.values(tp).await?, &strings(&["a", "b"]))
 }
 
 /// Nobody but brokers writes to the internal topics.

@@ -32,6 +32,7 @@ pub(super) async fn topic<C: ClusterUnderTest>(
     let spec = TopicSpec {
         partitions,
         min_insync_replicas: 2,
+        may_grow: false,
     };
     c.create_topic(spec).await
 }

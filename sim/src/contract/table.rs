@@ -1,11 +1,22 @@
 //! The list of all behaviours.
 
 use super::{
-    ClusterUnderTest, Outcome, coordinator, failover, fencing, groups, offsets, positions,
-    sequences, visibility,
+    ClusterUnderTest, Outcome, coordinator, expiry, failover, fencing, groups, offsets, positions,
+    quotas, sequences, settings, topics, visibility,
 };
 use std::future::Future;
 use std::pin::Pin;
+
+/// What it takes to try a behaviour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// A cluster; others may be tried beside it.
+    Nothing,
+    /// The cluster for itself: it does harm to brokers.
+    Solitude,
+    /// Brokers that forget soon what nobody uses; it waits for most of its time.
+    Forgetfulness,
+}
 
 /// One behaviour, for one kind of cluster.
 pub struct Behaviour<C> {
@@ -15,14 +26,14 @@ pub struct Behaviour<C> {
     pub name: &'static str,
     /// The KIP, the JIRA or the source that it states.
     pub source: &'static str,
-    /// True when it does harm to brokers, so that no other behaviour can run beside it.
-    pub alone: bool,
+    /// What it takes to try it.
+    pub needs: Needs,
     /// Tries it.
     pub run: for<'a> fn(&'a mut C) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>,
 }
 
 macro_rules! behaviours {
-    ($($area:ident $alone:literal { $($name:ident $source:literal)* })*) => {
+    ($($area:ident $needs:ident { $($name:ident $source:literal)* })*) => {
         /// All behaviours, in the order of their rooms.
         #[must_use]
         pub fn behaviours<C: ClusterUnderTest>() -> Vec<Behaviour<C>> {
@@ -31,7 +42,7 @@ macro_rules! behaviours {
                     area: stringify!($area),
                     name: stringify!($name),
                     source: $source,
-                    alone: $alone,
+                    needs: Needs::$needs,
                     run: |cluster| Box::pin($area::$name(cluster)),
                 },
             )*)*]
@@ -40,7 +51,7 @@ macro_rules! behaviours {
 }
 
 behaviours! {
-    visibility false {
+    visibility Nothing {
         committed_records_are_seen "KIP-98"
         open_records_are_not_seen "KIP-98"
         aborted_records_are_never_seen "KIP-98"
@@ -66,7 +77,7 @@ behaviours! {
         a_record_that_is_too_large_fails_its_transaction "message.max.bytes"
         the_outcome_is_one_for_all_partitions "KIP-98"
     }
-    fencing false {
+    fencing Nothing {
         a_newer_producer_fences_the_commit_of_an_older_one "KIP-98"
         a_fenced_producer_is_dead "KIP-98; librdkafka: fatal errors"
         nothing_is_open_after_init_transactions "KIP-98"
@@ -84,7 +95,7 @@ behaviours! {
         wrong_generation_and_wrong_member_are_told_apart "KIP-447"
         the_last_to_initialise_wins "KIP-98"
     }
-    offsets false {
+    offsets Nothing {
         nothing_is_committed_at_first "OffsetFetch: offset -1"
         offset_and_metadata_come_back "KIP-98"
         metadata_has_a_limit "offset.metadata.max.bytes; OffsetMetadataManager"
@@ -108,7 +119,7 @@ behaviours! {
         plain_and_transactional_commits_are_ordered_by_the_log "OffsetMetadataManager"
         commits_during_a_rebalance_differ "ClassicGroup.validateOffsetCommit"
     }
-    sequences false {
+    sequences Nothing {
         a_resent_batch_is_stored_once "KIP-98"
         five_batches_are_remembered "KIP-98: ProducerStateEntry"
         a_gap_is_refused "KIP-98"
@@ -120,9 +131,10 @@ behaviours! {
         a_partition_outside_of_the_transaction_is_refused "KIP-890"
         a_late_batch_cannot_hang "KIP-890, KAFKA-14402"
         a_resent_batch_of_an_ended_transaction_opens_nothing "KIP-890"
+        a_damaged_batch_is_refused "CORRUPT_MESSAGE: DefaultRecordBatch.ensureValid"
         internal_topics_are_closed "INVALID_TOPIC_EXCEPTION for internal topics"
     }
-    coordinator false {
+    coordinator Nothing {
         a_repeated_commit_is_answered_alike "TransactionCoordinator.endTransaction"
         a_repeated_abort_is_answered_alike "TransactionCoordinator.endTransaction"
         the_outcome_cannot_be_changed "TransactionCoordinator.endTransaction"
@@ -138,7 +150,7 @@ behaviours! {
         a_transaction_of_offsets_alone_commits "KIP-98"
         a_transaction_may_cover_several_groups "KIP-98"
     }
-    groups false {
+    groups Nothing {
         a_member_alone_owns_everything "KIP-62"
         an_eager_rebalance_revokes_everything "KIP-62"
         a_cooperative_rebalance_revokes_what_moves "KIP-429"
@@ -154,7 +166,7 @@ behaviours! {
         protocols_cannot_be_mixed "KIP-429"
         a_member_may_commit_without_a_transaction "ClassicGroup.validateOffsetCommit"
     }
-    positions false {
+    positions Nothing {
         deleted_records_move_the_log_start "KIP-107"
         the_log_start_has_limits "KIP-107"
         offsets_go_on_after_everything_is_deleted "KIP-107"
@@ -169,7 +181,31 @@ behaviours! {
         everything_comes_once_and_in_order "KIP-98"
         a_topic_is_described "processor: io::Consumer"
     }
-    failover true {
+    topics Nothing {
+        an_added_partition_is_unknown_before_and_empty_afterwards "KIP-195"
+        a_group_takes_in_an_added_partition "KIP-195; librdkafka: topic.metadata.refresh.interval.ms"
+        growth_revokes_everything_from_an_eager_group "KIP-195, KIP-429"
+        an_open_transaction_reaches_into_an_added_partition "KIP-195, KIP-98"
+        a_recreated_topic_is_another_topic "KIP-516"
+        committed_offsets_go_with_their_topic "GroupCoordinatorService.onMetadataUpdate"
+        an_old_position_is_out_of_range_in_a_recreated_topic "KIP-516; auto.offset.reset=error"
+        a_producer_goes_on_in_a_recreated_topic "ProducerAppendInfo.checkSequence"
+        an_open_transaction_outlives_its_topic "TransactionMarkerChannelManager"
+    }
+    quotas Nothing {
+        a_throttled_client_loses_nothing "KIP-13, KIP-219"
+    }
+    settings Solitude {
+        without_verification_a_late_batch_hangs "KIP-890, KAFKA-14402"
+    }
+    expiry Forgetfulness {
+        an_unused_transactional_id_is_forgotten "KIP-98: transactional.id.expiration.ms"
+        a_producer_that_does_not_write_is_forgotten "KIP-98: producer.id.expiration.ms"
+        a_producer_of_old_records_is_forgotten_soon "ProducerStateManager.isProducerExpired"
+        an_open_transaction_keeps_its_producer "ProducerStateManager.isProducerExpired"
+        an_empty_group_forgets_its_offsets "KIP-211: offsets.retention.minutes"
+    }
+    failover Solitude {
         what_was_acknowledged_survives_the_leader "acks=all, KIP-101"
         a_resent_batch_is_known_to_the_next_leader "KIP-98"
         transactions_go_on_with_the_next_coordinator "KIP-98"

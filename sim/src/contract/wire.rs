@@ -88,9 +88,9 @@ pub(super) fn commit_of(tp: TopicPartition, offset: i64, metadata: &str) -> Offs
 }
 
 /// A record with a text for its value.
-pub(super) fn record(value: &str) -> Record {
+pub(super) fn record(value: &str, timestamp: LogTimeMs) -> Record {
     Record {
-        timestamp: LogTimeMs(1_700_000_000_000),
+        timestamp,
         key: None,
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         headers: Vec::new(),
@@ -219,6 +219,19 @@ pub(super) trait Wire: ClusterUnderTest {
             self.wait(ROUND).await;
         }
         Err(Failure(format!("no leader answers {request:?}")))
+    }
+
+    /// Identity of a topic.
+    async fn topic_id(&mut self, topic: &Topic) -> Result<Arc<str>, Failure> {
+        let index = topic.index;
+        self.ask_any(Request::Metadata, |response| match response {
+            Response::Metadata { topics, .. } => topics
+                .into_iter()
+                .find(|topic| topic.topic == index)
+                .map(|topic| topic.topic_id),
+            _ => None,
+        })
+        .await
     }
 
     /// Where a partition begins and ends.

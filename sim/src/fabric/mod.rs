@@ -13,7 +13,8 @@ pub mod network;
 pub mod process;
 mod queue;
 
-use crate::kafka::protocol::{Message, Response};
+use crate::kafka::protocol::Message;
+use crate::marks::Marks;
 use crate::trace::Trace;
 pub use handle::{Handle, Sleep};
 
@@ -44,6 +45,19 @@ struct Host {
     paused: bool,
     /// What happened to it while it was paused.
     held: Vec<Event>,
+    clock_ahead_ms: i64,
+    /// Messages that have left it.
+    sent: u64,
+}
+
+/// Somebody waits for lines of one kind in the trace.
+struct Watch {
+    kind: String,
+    /// So many more.
+    left: u64,
+    after: Micros,
+    /// Control event to raise.
+    number: u64,
 }
 
 struct Timer {
@@ -62,7 +76,11 @@ struct Inner {
     timers_made: u64,
     network: Network,
     trace: Trace,
+    marks: Marks,
     events: u64,
+    watches: Vec<Watch>,
+    /// Where the lines that were waited for were written, by control event.
+    seen_on: BTreeMap<u64, HostId>,
 }
 
 /// What the next event was.
@@ -93,13 +111,18 @@ impl Fabric {
                     alive: true,
                     paused: false,
                     held: Vec::new(),
+                    clock_ahead_ms: 0,
+                    sent: 0,
                 })
                 .collect(),
             timers: BTreeMap::new(),
             timers_made: 0,
             network: Network::new(seed, hosts.len(), faults),
             trace: Trace::new(keep_trace),
+            marks: Marks::new(hosts),
             events: 0,
+            watches: Vec::new(),
+            seen_on: BTreeMap::new(),
         };
         Fabric(Arc::new(Mutex::new(inner)), Runnable::default())
     }
@@ -158,9 +181,46 @@ impl Fabric {
 
     /// Writes a line to the trace, for a machine.
     pub fn note(&self, host: HostId, kind: &'static str, text: &str) {
-        let inner = &mut *self.lock();
-        let name = &inner.hosts[usize::from(host.0)].name;
-        inner.trace.note(inner.now, name, kind, text);
+        self.lock().note(host, kind, text);
+    }
+
+    /// Writes a line to a kept trace that makes no difference to its hash.
+    pub fn remark(&self, who: &str, kind: &'static str, text: &str) {
+        let mut fabric = self.lock();
+        let now = fabric.now;
+        fabric.trace.line(now, who, kind, || text.to_owned());
+    }
+
+    /// Asks for [`Step::Control`] with this number `after` the `nth` line of this kind from now on.
+    pub fn watch(&self, kind: &str, nth: u64, after: Micros, number: u64) {
+        self.lock().watches.push(Watch {
+            kind: kind.to_owned(),
+            left: nth,
+            after,
+            number,
+        });
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&self, number: u64) {
+        self.lock().watches.retain(|watch| watch.number != number);
+    }
+
+    /// The machine that wrote the line that a watch waited for.
+    #[must_use]
+    pub fn seen_on(&self, number: u64) -> Option<HostId> {
+        self.lock().seen_on.get(&number).copied()
+    }
+
+    /// Sets a machine's wall clock ahead by so much (below 0: behind).
+    pub fn set_clock_ahead(&self, host: HostId, ms: i64) {
+        self.lock().hosts[usize::from(host.0)].clock_ahead_ms = ms;
+    }
+
+    /// How much a machine's wall clock is ahead, milliseconds.
+    #[must_use]
+    pub fn clock_ahead_ms(&self, host: HostId) -> i64 {
+        self.lock().hosts[usize::from(host.0)].clock_ahead_ms
     }
 
     /// Asks for [`Step::Control`] with this number at a time.
@@ -238,6 +298,13 @@ impl Fabric {
         self.lock().queue.next_at()
     }
 
+    /// Machine of the next event; `None` if there is none, or it is the world's own.
+    #[must_use]
+    pub fn next_event_on(&self) -> Option<HostId> {
+        let inner = self.lock();
+        inner.host_of(inner.queue.next()?)
+    }
+
     /// Moves time to the next event and handles it.
     pub fn step(&self) -> Step {
         let mut inner = self.lock();
@@ -255,10 +322,27 @@ impl Fabric {
         self.lock().events
     }
 
+    /// Messages that have left a machine.
+    #[must_use]
+    pub fn sent(&self, host: HostId) -> u64 {
+        self.lock().hosts[usize::from(host.0)].sent
+    }
+
     /// Ends the trace.
     #[must_use]
     pub fn take_trace(&self) -> Trace {
         std::mem::replace(&mut self.lock().trace, Trace::new(false))
+    }
+
+    /// Tells the marks what no line says.
+    pub fn mark<R>(&self, tell: impl FnOnce(&mut Marks) -> R) -> R {
+        tell(&mut self.lock().marks)
+    }
+
+    /// Ends the marks.
+    #[must_use]
+    pub fn take_marks(&self) -> Marks {
+        std::mem::replace(&mut self.lock().marks, Marks::new(&[]))
     }
 }
 
@@ -328,6 +412,9 @@ impl Inner {
             self.trace.line(self.now, host, "delivered", || {
                 format!("from {sender}: {}", message.describe())
             });
+            for (kind, text) in message.contents() {
+                self.trace.line(self.now, sender, kind, || text);
+            }
         }
         self.call(to, |actor, now, fx| actor.receive(now, from, *message, fx));
     }
@@ -375,8 +462,7 @@ impl Inner {
     fn carry_out(&mut self, address: Address, fx: Effects) {
         let from_host = self.slot(address).host;
         for note in fx.notes {
-            let name = &self.hosts[usize::from(from_host.0)].name;
-            self.trace.note(self.now, name, note.kind, &note.text);
+            self.note(from_host, note.kind, &note.text);
         }
         for (to, message) in fx.messages {
             self.send(from_host, address, to, message);
@@ -386,18 +472,32 @@ impl Inner {
         }
     }
 
-    fn send(&mut self, from_host: HostId, from: Address, to: Address, message: Message) {
-        let end_txn_answer = matches!(
-            message,
-            Message::Response {
-                response: Response::EndTxn(_),
-                ..
+    fn note(&mut self, host: HostId, kind: &'static str, text: &str) {
+        let name = &self.hosts[usize::from(host.0)].name;
+        self.trace.note(self.now, name, kind, text);
+        self.marks.line(host, kind, text);
+        if self.watches.is_empty() {
+            return;
+        }
+        for watch in self.watches.iter_mut().filter(|watch| watch.kind == kind) {
+            watch.left -= 1;
+            if watch.left == 0 {
+                self.seen_on.insert(watch.number, host);
+                let at = self.now.plus(watch.after);
+                self.queue.push(at, Event::Control(watch.number));
             }
-        );
+        }
+        self.watches.retain(|watch| watch.left > 0);
+    }
+
+    fn send(&mut self, from_host: HostId, from: Address, to: Address, mut message: Message) {
         let to_host = self.slot(to).host;
-        let arrivals = self
-            .network
-            .route(self.now, from_host, to_host, end_txn_answer);
+        self.hosts[usize::from(from_host.0)].sent += 1;
+        let label = self.network.label(&message);
+        let arrivals = self.network.route(self.now, from_host, to_host, label);
+        if arrivals.damaged {
+            message.damage();
+        }
         if arrivals.reset {
             let soon = self.now.plus(RESET_AFTER);
             self.queue.push(soon, Event::Reset { at: from, peer: to });

@@ -7,6 +7,8 @@
 
 use super::actor::{HostId, Micros};
 use crate::draw::{below, draw_numbered, permille};
+use crate::kafka::protocol::Message;
+use crate::plan::Api;
 
 /// Number of a fault in its plan.
 pub type FaultIndex = usize;
@@ -26,12 +28,49 @@ pub struct Trouble {
     pub extra_latency_ms: u64,
 }
 
-#[derive(Debug)]
-enum Rule {
-    /// From any machine of the first set to any of the second (bit masks).
+/// Trouble of one kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageTrouble {
+    /// Requests of this kind,
+    pub api: Api,
+    /// or the answers to them.
+    pub answers: bool,
+    /// Per mille of them lost.
+    pub loss_permille: u32,
+    /// Per mille of them held, while their connection breaks.
+    pub hold_permille: u32,
+    /// For at most so long.
+    pub hold_ms_max: u64,
+    /// Added to every delivery.
+    pub extra_latency_ms: u64,
+}
+
+/// What changes the fate of messages for a while. Machines are bit masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Everything from any machine of the first set to any of the second is lost.
     Cut(u64, u64),
+    /// All links are bad.
     Trouble(Trouble),
-    EndTxnAnswersLost,
+    /// One kind of message is in trouble.
+    Messages(MessageTrouble),
+    /// These machines send late (heartbeats to the controller come in time).
+    Slow(u64, u64),
+    /// These machines' requests are taken at a pace: milliseconds from one to the next.
+    Pace(u64, u64),
+    /// Records that these machines send are damaged, per mille of messages that hold some.
+    Damage(u64, u32),
+}
+
+/// What the network sees of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Label {
+    /// What it asks, or answers.
+    pub api: Option<Api>,
+    /// It is an answer.
+    pub is_answer: bool,
+    /// It holds records.
+    pub has_records: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -49,6 +88,23 @@ pub struct Arrivals {
     pub second: Option<Micros>,
     /// The connection broke: both ends are told.
     pub reset: bool,
+    /// Its records are not what they were.
+    pub damaged: bool,
+}
+
+/// What the rules make of one message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Fate {
+    lost: bool,
+    latency_us: u64,
+    overtaken_us: u64,
+    second_after_us: Option<u64>,
+    not_before_us: u64,
+    damaged: bool,
+}
+
+fn among(machines: u64, host: HostId) -> bool {
+    machines & (1 << host.0) != 0
 }
 
 /// State of all links.
@@ -83,24 +139,24 @@ impl Network {
         }
     }
 
-    /// Begins to lose everything from `from` to `to` (bit masks of machines).
-    pub fn cut(&mut self, fault: FaultIndex, from: u64, to: u64) {
-        self.rules.push((fault, Rule::Cut(from, to)));
-    }
-
-    /// Begins trouble on all links.
-    pub fn trouble(&mut self, fault: FaultIndex, trouble: Trouble) {
-        self.rules.push((fault, Rule::Trouble(trouble)));
-    }
-
-    /// Begins to lose answers to EndTxn.
-    pub fn lose_end_txn_answers(&mut self, fault: FaultIndex) {
-        self.rules.push((fault, Rule::EndTxnAnswersLost));
+    /// Begins what a fault does.
+    pub fn begin(&mut self, fault: FaultIndex, rule: Rule) {
+        self.rules.push((fault, rule));
     }
 
     /// Ends what `fault` began.
     pub fn heal(&mut self, fault: FaultIndex) {
         self.rules.retain(|(of, _)| *of != fault);
+    }
+
+    /// What the rules need to know of a message.
+    #[must_use]
+    pub fn label(&self, message: &Message) -> Label {
+        if self.rules.is_empty() {
+            Label::default()
+        } else {
+            message.label()
+        }
     }
 
     /// How many messages each fault has touched.
@@ -110,13 +166,7 @@ impl Network {
     }
 
     /// Decides the fate of a message that is sent now.
-    pub fn route(
-        &mut self,
-        now: Micros,
-        from: HostId,
-        to: HostId,
-        end_txn_answer: bool,
-    ) -> Arrivals {
+    pub fn route(&mut self, now: Micros, from: HostId, to: HostId, label: Label) -> Arrivals {
         let index = usize::from(from.0) * self.hosts + usize::from(to.0);
         let link = &mut self.links[index];
         link.sent += 1;
@@ -135,51 +185,72 @@ impl Network {
         if bits % SLOW_ONE_IN == 0 {
             latency_us += below(choose(1), SLOW_US_MAX);
         }
-        let mut overtaken_us = 0;
-        let mut second_after_us = None;
+        let mut fate = Fate::default();
+        let soonest = link.last_arrival;
         for (fault, rule) in &self.rules {
+            let before = fate;
             match rule {
-                Rule::Cut(a, b) => {
-                    if a & (1 << from.0) != 0 && b & (1 << to.0) != 0 {
-                        self.hits[*fault] += 1;
-                        return Arrivals::default();
-                    }
-                }
-                Rule::EndTxnAnswersLost => {
-                    if end_txn_answer {
-                        self.hits[*fault] += 1;
-                        return Arrivals::default();
+                Rule::Cut(a, b) => fate.lost |= among(*a, from) && among(*b, to),
+                Rule::Messages(of) => {
+                    if label.api == Some(of.api) && label.is_answer == of.answers {
+                        fate.lost |= permille(choose(7), of.loss_permille);
+                        fate.latency_us += of.extra_latency_ms * 1_000;
+                        if permille(choose(8), of.hold_permille) {
+                            fate.overtaken_us += 1 + below(choose(9), of.hold_ms_max * 1_000);
+                        }
                     }
                 }
                 Rule::Trouble(trouble) => {
-                    if permille(choose(2), trouble.loss_permille) {
-                        self.hits[*fault] += 1;
-                        return Arrivals::default();
-                    }
+                    fate.lost |= permille(choose(2), trouble.loss_permille);
                     latency_us += trouble.extra_latency_ms * 1_000;
                     let delay_us = trouble.delay_ms_max * 1_000;
                     if permille(choose(3), trouble.duplicate_permille) {
-                        self.hits[*fault] += 1;
-                        second_after_us = Some(below(choose(4), delay_us));
+                        fate.second_after_us = Some(below(choose(4), delay_us));
                     }
                     if permille(choose(5), trouble.reorder_permille) {
-                        self.hits[*fault] += 1;
-                        overtaken_us += below(choose(6), delay_us);
+                        fate.overtaken_us += below(choose(6), delay_us);
                     }
                 }
+                Rule::Slow(machines, ms) => {
+                    if among(*machines, from) && label.api != Some(Api::BrokerHeartbeat) {
+                        fate.latency_us += ms * 1_000;
+                    }
+                }
+                Rule::Pace(machines, ms) => {
+                    if among(*machines, from) && !label.is_answer {
+                        fate.not_before_us = fate.not_before_us.max(soonest.0 + ms * 1_000);
+                    }
+                }
+                Rule::Damage(machines, of_1000) => {
+                    fate.damaged |= among(*machines, from)
+                        && label.has_records
+                        && permille(choose(10), *of_1000);
+                }
+            }
+            if fate != before {
+                self.hits[*fault] += 1;
+            }
+            if fate.lost {
+                return Arrivals::default();
             }
         }
-        let in_order = Micros((now.0 + latency_us).max(link.last_arrival.0 + 1));
-        let first = if overtaken_us > 0 {
-            Micros(in_order.0 + overtaken_us)
+        latency_us += fate.latency_us;
+        let in_order = Micros(
+            (now.0 + latency_us)
+                .max(soonest.0 + 1)
+                .max(fate.not_before_us),
+        );
+        let first = if fate.overtaken_us > 0 {
+            Micros(in_order.0 + fate.overtaken_us)
         } else {
-            link.last_arrival = in_order;
+            self.links[index].last_arrival = in_order;
             in_order
         };
         Arrivals {
             first: Some(first),
-            second: second_after_us.map(|us| Micros(first.0 + us + 1)),
-            reset: overtaken_us > 0 || second_after_us.is_some(),
+            second: fate.second_after_us.map(|us| Micros(first.0 + us + 1)),
+            reset: fate.overtaken_us > 0 || fate.second_after_us.is_some(),
+            damaged: fate.damaged,
         }
     }
 }
@@ -190,13 +261,61 @@ mod tests {
 
     const A: HostId = HostId(0);
     const B: HostId = HostId(1);
+    const ANY: Label = Label {
+        api: None,
+        is_answer: false,
+        has_records: false,
+    };
+
+    #[test]
+    fn a_held_answer_comes_late_over_a_broken_connection_and_requests_do_not() {
+        let mut network = Network::new(7, 2, 1);
+        let held = MessageTrouble {
+            api: Api::EndTxn,
+            answers: true,
+            loss_permille: 0,
+            hold_permille: 1_000,
+            hold_ms_max: 20_000,
+            extra_latency_ms: 0,
+        };
+        network.begin(0, Rule::Messages(held));
+        let end_txn = Label {
+            api: Some(Api::EndTxn),
+            ..ANY
+        };
+        assert!(!network.route(Micros(0), A, B, end_txn).reset);
+        let answer = Label {
+            is_answer: true,
+            ..end_txn
+        };
+        let late = network.route(Micros(0), A, B, answer);
+        assert!(late.reset && late.first.is_some());
+        let next = network.route(Micros(0), A, B, ANY).first;
+        assert!(next < late.first, "what comes after it overtakes it");
+        assert_eq!(network.hits(), [1]);
+    }
+
+    #[test]
+    fn a_pace_holds_requests_apart_and_slowness_keeps_order() {
+        let mut network = Network::new(7, 2, 2);
+        network.begin(0, Rule::Pace(1, 100));
+        network.begin(1, Rule::Slow(2, 50));
+        let mut last = Micros(0);
+        for _ in 0..50 {
+            let at = network.route(Micros(0), A, B, ANY).first.expect("arrives");
+            assert!(at.0 >= last.0 + 100_000);
+            last = at;
+        }
+        let answered = network.route(Micros(0), B, A, ANY).first;
+        assert!(answered >= Some(Micros(50_000)));
+    }
 
     #[test]
     fn a_healthy_link_keeps_order_and_loses_nothing() {
         let mut network = Network::new(7, 2, 0);
         let mut last = Micros(0);
         for i in 0..10_000 {
-            let arrivals = network.route(Micros(i * 3), A, B, false);
+            let arrivals = network.route(Micros(i * 3), A, B, ANY);
             let first = arrivals.first.expect("nothing is lost");
             assert!(first > last && arrivals.second.is_none());
             last = first;
@@ -206,30 +325,28 @@ mod tests {
     #[test]
     fn a_one_way_cut_loses_one_direction_until_it_heals() {
         let mut network = Network::new(7, 2, 1);
-        network.cut(0, 1, 2);
-        assert_eq!(network.route(Micros(0), A, B, false).first, None);
-        assert!(network.route(Micros(0), B, A, false).first.is_some());
+        network.begin(0, Rule::Cut(1, 2));
+        assert_eq!(network.route(Micros(0), A, B, ANY).first, None);
+        assert!(network.route(Micros(0), B, A, ANY).first.is_some());
         assert_eq!(network.hits(), [1]);
         network.heal(0);
-        assert!(network.route(Micros(0), A, B, false).first.is_some());
+        assert!(network.route(Micros(0), A, B, ANY).first.is_some());
     }
 
     #[test]
     fn trouble_loses_repeats_and_reorders_about_as_often_as_it_says() {
         let mut network = Network::new(7, 2, 1);
-        network.trouble(
-            0,
-            Trouble {
-                loss_permille: 100,
-                duplicate_permille: 100,
-                reorder_permille: 100,
-                delay_ms_max: 500,
-                extra_latency_ms: 0,
-            },
-        );
+        let trouble = Trouble {
+            loss_permille: 100,
+            duplicate_permille: 100,
+            reorder_permille: 100,
+            delay_ms_max: 500,
+            extra_latency_ms: 0,
+        };
+        network.begin(0, Rule::Trouble(trouble));
         let (mut lost, mut twice, mut overtaken, mut last) = (0, 0, 0, Micros(0));
         for i in 0..10_000 {
-            let arrivals = network.route(Micros(i * 1_000), A, B, false);
+            let arrivals = network.route(Micros(i * 1_000), A, B, ANY);
             lost += i32::from(arrivals.first.is_none());
             twice += i32::from(arrivals.second.is_some());
             if let Some(at) = arrivals.first {

@@ -54,6 +54,11 @@ impl Queue {
         self.heap.peek().map(|Reverse((at, _, _))| Micros(*at))
     }
 
+    pub(super) fn next(&self) -> Option<&Event> {
+        let Reverse((_, _, slot)) = self.heap.peek()?;
+        self.slots[*slot as usize].as_ref()
+    }
+
     pub(super) fn pop(&mut self) -> Option<(Micros, Event)> {
         let Reverse((at, _, slot)) = self.heap.pop()?;
         self.free.push(slot);

@@ -8,13 +8,15 @@ use super::layout::Layout;
 use super::log::Log;
 use super::markers::{MarkerOp, SeenMarkers};
 use super::protocol::{
-    Batch, BrokerId, ErrorCode, Message, Offset, PartitionId, Request, Response, TopicPartition,
+    Batch, BrokerId, ErrorCode, LogTimeMs, Message, Offset, PartitionId, Request, Response,
+    TopicPartition,
 };
 use super::replica::{Replica, Waiter};
 use super::replication::{Fetcher, Session};
 use super::transactions::TxnShard;
 use super::{ClusterConfig, Directory};
 use crate::fabric::actor::{Actor, Address, Effects, Micros};
+use crate::sabotage::Sabotage;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -57,6 +59,10 @@ pub struct Broker {
     pub(super) transactions: BTreeMap<PartitionId, TxnShard>,
     pub(super) groups: BTreeMap<PartitionId, GroupShard>,
     pub(super) member_ids: u64,
+    /// By topic: how many partitions clients see.
+    pub(super) shown: Vec<u32>,
+    pub(super) topic_ids: Vec<Arc<str>>,
+    pub(super) clock_ahead_ms: i64,
     /// When to look at each kind of deadline next.
     pub(super) register_at: Micros,
     pub(super) heartbeat_at: Micros,
@@ -86,9 +92,16 @@ impl Broker {
                 replicas.contains(&id).then(Replica::new)
             })
             .collect();
+        let topics = &config.topics;
         let mut broker = Broker {
             id,
             address,
+            shown: topics.iter().map(|topic| topic.shown_partitions).collect(),
+            topic_ids: topics
+                .iter()
+                .map(|topic| Arc::clone(&topic.topic_id))
+                .collect(),
+            clock_ahead_ms: 0,
             config,
             directory,
             layout,
@@ -174,7 +187,7 @@ impl Broker {
     }
 
     /// Forgets what is only in memory.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.broker_epoch = None;
         self.serving = false;
         self.image = None;
@@ -261,10 +274,17 @@ impl Broker {
         self.send(asker.address, message, fx);
     }
 
+    /// Slot of a partition that clients see.
+    pub(super) fn slot(&self, tp: TopicPartition) -> Option<usize> {
+        let shown = self.shown.get(usize::from(tp.topic.0))?;
+        let partition = u32::try_from(tp.partition.0).ok()?;
+        let slot = self.layout.slot(tp);
+        slot.filter(|_| partition < *shown)
+    }
+
     /// The replica of a partition, if this broker leads it.
     pub(super) fn led(&mut self, tp: TopicPartition) -> Result<(usize, &mut Replica), ErrorCode> {
-        let slot = self.layout.slot(tp);
-        let slot = slot.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let slot = self.slot(tp).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         match self.replicas[slot].as_mut() {
             Some(replica) if replica.leads() => Ok((slot, replica)),
             _ => Err(ErrorCode::NotLeaderOrFollower),
@@ -320,7 +340,7 @@ impl Broker {
     }
 
     /// Lets everything follow that the last event made possible.
-    fn settle(&mut self, now: Micros, fx: &mut Effects) {
+    pub(super) fn settle(&mut self, now: Micros, fx: &mut Effects) {
         loop {
             if let Some(slot) = self.dirty.pop() {
                 self.settle_partition(slot, now, fx);
@@ -439,10 +459,21 @@ impl Broker {
         self.finish(expired, Err(ErrorCode::RequestTimedOut), now, fx);
     }
 
-    fn maintain(&mut self, now: Micros) {
+    fn maintain(&mut self, now: Micros, fx: &mut Effects) {
         self.maintenance_at = now.plus_ms(CHECKPOINT_INTERVAL_MS);
+        let kept_ms = i64::try_from(self.config.producer_id_expiration_ms).unwrap_or(i64::MAX);
+        let until = LogTimeMs(self.unix_ms(now).saturating_sub(kept_ms));
+        let spares_open = !self.config.breaks(Sabotage::OpenProducerExpired);
+        let mut expired = 0;
         for replica in self.replicas.iter_mut().flatten() {
             replica.checkpoint = replica.high_watermark;
+            expired += replica.producers.expire(until, spares_open);
+        }
+        if expired > 0 {
+            fx.note(
+                "producer-state-expired",
+                format_args!("{expired} producers"),
+            );
         }
     }
 
@@ -492,6 +523,7 @@ impl Actor for Broker {
         if self.alive {
             self.handle(now, from, message, fx);
             self.settle(now, fx);
+            self.halt_if_disk_failed(fx);
         }
     }
 
@@ -503,7 +535,7 @@ impl Actor for Broker {
             self.heartbeat(now, fx);
         }
         if self.maintenance_at <= now {
-            self.maintain(now);
+            self.maintain(now, fx);
         }
         if self.lag_check_at <= now {
             self.check_lag(now);
@@ -531,6 +563,7 @@ impl Actor for Broker {
         }
         self.wake_replication(now, fx);
         self.settle(now, fx);
+        self.halt_if_disk_failed(fx);
     }
 
     fn next_wake(&self) -> Micros {

@@ -1,6 +1,7 @@
 //! What clients ask of any broker or of a partition's leader: Metadata, FindCoordinator, Produce,
 //! Fetch, ListOffsets.
 
+use super::ClusterConfig;
 use super::broker::Broker;
 use super::coordinator::{Asker, Then, Unverified};
 use super::internal::Verdict;
@@ -12,6 +13,7 @@ use super::protocol::{
 };
 use super::replica::Replica;
 use crate::fabric::actor::{Effects, Micros};
+use crate::sabotage::Sabotage;
 use std::sync::Arc;
 
 /// Bytes that a record takes beside key, value and headers, about.
@@ -124,7 +126,10 @@ impl Broker {
         let image = self.image.as_ref().expect("a serving broker has metadata");
         let topics = self.config.topics.iter().enumerate().map(|(index, topic)| {
             let index = TopicIndex(u16::try_from(index).expect("a world has few topics"));
-            let partitions = self.layout.slots_of(index).map(|slot| PartitionMetadata {
+            let shown = self.shown[usize::from(index.0)];
+            let shown = usize::try_from(shown).expect("few partitions");
+            let slots = self.layout.slots_of(index).take(shown);
+            let partitions = slots.map(|slot| PartitionMetadata {
                 tp: self.layout.partition(slot),
                 leader: image.partitions[slot].leader,
                 leader_epoch: image.partitions[slot].leader_epoch,
@@ -132,7 +137,7 @@ impl Broker {
             TopicMetadata {
                 topic: index,
                 name: Arc::clone(&topic.name),
-                topic_id: Arc::clone(&topic.topic_id),
+                topic_id: Arc::clone(&self.topic_ids[usize::from(index.0)]),
                 partitions: partitions.collect(),
             }
         });
@@ -215,16 +220,17 @@ impl Broker {
         fx: &mut Effects,
     ) -> Result<(), ErrorCode> {
         let bytes_max = self.config.message_max_bytes;
-        let stamp_ms = self
-            .config
-            .unix_ms_at_zero
-            .saturating_add_unsigned(now.as_ms());
+        let stamp_ms = self.unix_ms(now);
         let topic = self.config.topics.get(usize::from(tp.topic.0));
         let log_append_time = topic.is_some_and(|topic| topic.log_append_time);
         if tp.topic == OFFSETS_TOPIC || tp.topic == TRANSACTIONS_TOPIC {
             return Err(ErrorCode::InvalidTopicException);
         }
-        self.led(tp)?;
+        let min_isr = self.config.min_insync_replicas_of(tp.topic);
+        let (slot, replica) = self.led(tp)?;
+        if replica.under_min_isr(min_isr) {
+            fx.note("under-min-isr", format_args!("slot {slot}"));
+        }
         if size_of(&batch) > bytes_max {
             return Err(ErrorCode::MessageTooLarge);
         }
@@ -238,6 +244,7 @@ impl Broker {
                 }
             }
             Payload::Records(_) => {}
+            Payload::Damaged => return Err(ErrorCode::CorruptMessage),
             // Only coordinators write these.
             Payload::Marker { .. } | Payload::Internal(_) => {
                 return Err(ErrorCode::UnknownTopicOrPartition);
@@ -265,12 +272,12 @@ impl Broker {
         }
         let appended = replica.append(batch, Origin::Client)?;
         let base = appended.base;
-        self.wait_for(
-            slot,
-            appended.next,
-            deadline,
-            Then::Produce { op, index, base },
-        );
+        let required = match self.config.breaks(Sabotage::AcknowledgedEarly) {
+            true => Offset(0),
+            false => appended.next,
+        };
+        let then = Then::Produce { op, index, base };
+        self.wait_for(slot, required, deadline, then);
         Ok(())
     }
 
@@ -308,6 +315,12 @@ impl Broker {
         now: Micros,
         fx: &mut Effects,
     ) {
+        if matches!(verdict, Verdict::Refused | Verdict::FencedEpoch) || verification.cancelled {
+            fx.note(
+                "stray-append-refused",
+                format_args!("slot {}: {verdict:?}", verification.slot),
+            );
+        }
         let verdict = match verdict {
             Verdict::Verified if !verification.cancelled => Ok(()),
             Verdict::Verified | Verdict::Refused => Err(ErrorCode::InvalidTxnState),
@@ -329,8 +342,7 @@ impl Broker {
                     let done = verdict
                         .and_then(|()| self.append_offsets(slot, asker, &author, batch, now));
                     if let Err(error) = done {
-                        let error = super::coordinator::coordinator_error(error);
-                        self.respond(asker, Response::TxnOffsetCommit(Err(error)), fx);
+                        self.refuse_offsets(asker, error, fx);
                     }
                 }
             }
@@ -351,22 +363,23 @@ impl Broker {
     ) {
         let bytes_max = usize::try_from(bytes_max).expect("32 bits fit");
         let news = partitions.iter().any(|wanted| {
-            let slot = self.layout.slot(wanted.tp);
+            let slot = self.slot(wanted.tp);
             let replica = slot.and_then(|slot| self.replicas[slot].as_ref());
-            replica.is_none_or(|replica| has_news(replica, wanted))
+            replica.is_none_or(|replica| has_news(&self.config, replica, wanted))
         });
         if news || wait_ms == 0 {
             self.answer_fetch(asker, bytes_max, partitions, fx);
             return;
         }
-        let with_slot = |wanted: &FetchPartition| Some((self.layout.slot(wanted.tp)?, *wanted));
+        let with_slot = |wanted: &FetchPartition| Some((self.slot(wanted.tp)?, *wanted));
+        let partitions = partitions.iter().filter_map(with_slot).collect();
         let until = now.plus_ms(u64::from(wait_ms));
         self.parked_at = self.parked_at.min(until);
         self.parked.push(ParkedFetch {
             asker,
             until,
             bytes_max,
-            partitions: partitions.iter().filter_map(with_slot).collect(),
+            partitions,
         });
     }
 
@@ -379,7 +392,7 @@ impl Broker {
             parked
                 .partitions
                 .iter()
-                .any(|(s, wanted)| *s == slot && has_news(replica, wanted))
+                .any(|(s, wanted)| *s == slot && has_news(&self.config, replica, wanted))
         };
         if self.parked.iter().any(ready) {
             let (ready, rest) = std::mem::take(&mut self.parked)
@@ -427,9 +440,15 @@ impl Broker {
         let fetched = partitions
             .iter()
             .map(|wanted| {
-                let slot = self.layout.slot(wanted.tp);
+                let slot = self.slot(wanted.tp);
                 let replica = slot.and_then(|slot| self.replicas[slot].as_ref());
-                read(slot.is_some(), replica, wanted, &mut bytes_left)
+                read(
+                    &self.config,
+                    slot.is_some(),
+                    replica,
+                    wanted,
+                    &mut bytes_left,
+                )
             })
             .collect();
         self.respond(asker, Response::Fetch(fetched), fx);
@@ -461,12 +480,21 @@ fn fetch_error(
     (!inside).then_some(ErrorCode::OffsetOutOfRange)
 }
 
-fn has_news(replica: &Replica, wanted: &FetchPartition) -> bool {
-    fetch_error(true, Some(replica), wanted).is_some() || replica.last_stable() > wanted.offset
+/// What a consumer may read: up to the last stable offset.
+fn readable(config: &ClusterConfig, replica: &Replica) -> Offset {
+    match config.breaks(Sabotage::UnstableRead) {
+        true => replica.high_watermark,
+        false => replica.last_stable(),
+    }
 }
 
-/// Reads up to the last stable offset; the first batch of an answer comes whatever its size.
+fn has_news(config: &ClusterConfig, replica: &Replica, wanted: &FetchPartition) -> bool {
+    fetch_error(true, Some(replica), wanted).is_some() || readable(config, replica) > wanted.offset
+}
+
+/// Reads what a consumer may read; the first batch of an answer comes whatever its size.
 fn read(
+    config: &ClusterConfig,
     exists: bool,
     replica: Option<&Replica>,
     wanted: &FetchPartition,
@@ -485,7 +513,7 @@ fn read(
         return fetched;
     };
     fetched.high_watermark = replica.high_watermark;
-    fetched.last_stable_offset = replica.last_stable();
+    fetched.last_stable_offset = readable(config, replica);
     fetched.log_start_offset = replica.log.start();
     let mut end = wanted.offset;
     if wanted.offset < fetched.last_stable_offset {

@@ -112,7 +112,7 @@ impl Broker {
     pub(super) fn load_coordinators(&mut self, now: Micros, fx: &mut Effects) {
         self.load_at = Micros::MAX;
         self.load_transactions(now, fx);
-        self.load_groups(now);
+        self.load_groups(now, fx);
     }
 
     pub(super) fn register(&mut self, now: Micros, fx: &mut Effects) {
@@ -229,7 +229,7 @@ impl Broker {
                 self.isr_changed(&results);
             }
             (Sent::Markers(markers), InternalResponse::WriteTxnMarkers { results }) => {
-                self.markers_answered(&markers, &results, now, fx);
+                self.markers_answered(&markers, &results, now);
             }
             (Sent::Verify(verification), InternalResponse::VerifyTransaction { verdict }) => {
                 self.verified(verification, verdict, now, fx);

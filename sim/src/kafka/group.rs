@@ -9,9 +9,10 @@ use super::internal::InternalRecord;
 use super::offsets::OffsetsState;
 use super::protocol::{
     Batch, ErrorCode, JoinError, OFFSETS_TOPIC, Offset, OffsetCommit, PartitionId, Payload,
-    ProducerStamp, Request, Response, TopicPartition,
+    ProducerId, ProducerStamp, Request, Response, TopicIndex, TopicPartition,
 };
 use crate::fabric::actor::{Effects, Micros};
+use crate::sabotage::Sabotage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,15 +30,43 @@ pub(super) struct GroupShard {
     applied: Offset,
     offsets: OffsetsState,
     groups: BTreeMap<Arc<str>, Group>,
+    /// Each producer's newest marker, if it was acknowledged before it was applied: never of a
+    /// faithful broker.
+    late: BTreeMap<ProducerId, Arc<Batch>>,
 }
 
 impl GroupShard {
+    /// Applies the markers that are late.
+    fn catch_up(&mut self) {
+        for marker in std::mem::take(&mut self.late).into_values() {
+            self.offsets.apply(&marker, |_, _| {});
+        }
+    }
+
+    /// Takes the next batch of the log; of a producer's markers, the one before the newest.
+    fn apply_behind(&mut self, batch: &Arc<Batch>) {
+        let marker = matches!(batch.payload, Payload::Marker { .. });
+        let late = match batch.producer.filter(|_| marker) {
+            Some(stamp) => self.late.insert(stamp.id, Arc::clone(batch)),
+            None => Some(Arc::clone(batch)),
+        };
+        if let Some(batch) = late {
+            self.offsets.apply(&batch, |_, _| {});
+        }
+    }
+
+    /// True if the group has no member (or is not known).
+    pub(super) fn is_empty_group(&self, name: &str) -> bool {
+        self.groups.get(name).is_none_or(Group::is_empty)
+    }
+
     pub(super) fn loading(loaded_at: Micros) -> GroupShard {
         GroupShard {
             loaded_at: Some(loaded_at),
             applied: Offset(0),
             offsets: OffsetsState::default(),
             groups: BTreeMap::new(),
+            late: BTreeMap::new(),
         }
     }
 }
@@ -85,8 +114,7 @@ impl Broker {
                     offsets,
                 };
                 if let Err(error) = self.commit_offsets(asker, commit, now, fx) {
-                    let error = coordinator_error(error);
-                    self.respond(asker, Response::TxnOffsetCommit(Err(error)), fx);
+                    self.refuse_offsets(asker, error, fx);
                 }
             }
             Request::OffsetCommit {
@@ -121,6 +149,12 @@ impl Broker {
                 partitions,
             } => {
                 let result = self.fetch_offsets(&group, require_stable, &partitions);
+                if matches!(result, Err(ErrorCode::UnstableOffsetCommit)) {
+                    fx.note(
+                        "offsets-unstable",
+                        format_args!("{group}: {} asked", partitions.len()),
+                    );
+                }
                 self.respond(asker, Response::OffsetFetch(result), fx);
             }
             Request::JoinGroup { .. }
@@ -129,6 +163,18 @@ impl Broker {
             | Request::LeaveGroup { .. } => self.membership_request(asker, request, now, fx),
             _ => {}
         }
+    }
+
+    /// A TxnOffsetCommit fails.
+    pub(super) fn refuse_offsets(&mut self, asker: Asker, error: ErrorCode, fx: &mut Effects) {
+        if matches!(
+            error,
+            ErrorCode::IllegalGeneration | ErrorCode::UnknownMemberId
+        ) {
+            fx.note("offsets-refused", error.name());
+        }
+        let error = coordinator_error(error);
+        self.respond(asker, Response::TxnOffsetCommit(Err(error)), fx);
     }
 
     /// The shard of a group, if this broker coordinates it now.
@@ -178,7 +224,7 @@ impl Broker {
         let Payload::Internal(InternalRecord::Offsets { group, offsets }) = &batch.payload else {
             return Ok(());
         };
-        let fences_members = self.config.fences_members;
+        let fences_members = !self.config.breaks(Sabotage::FencedAccepted);
         let (_, shard) = self.group_shard(group)?;
         match shard.groups.get(group) {
             _ if !fences_members => {}
@@ -231,6 +277,26 @@ impl Broker {
         self.append(tp, batch, deadline, Then::GroupDeleted { asker })
     }
 
+    /// A topic is deleted: what the groups coordinated here have committed of it is forgotten.
+    pub(super) fn forget_topic(&mut self, topic: TopicIndex, now: Micros) {
+        let partitions: Vec<PartitionId> = self.groups.keys().copied().collect();
+        for partition in partitions {
+            let batch = Batch {
+                base_offset: Offset(0),
+                leader_epoch: 0,
+                producer: None,
+                payload: Payload::Internal(InternalRecord::TopicForgotten { topic }),
+            };
+            let tp = TopicPartition {
+                topic: OFFSETS_TOPIC,
+                partition,
+            };
+            let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
+            // If it fails, the offsets stay until they expire.
+            let _ = self.append(tp, batch, deadline, Then::Nothing);
+        }
+    }
+
     /// Appends offsets whose transaction is confirmed.
     pub(super) fn append_offsets(
         &mut self,
@@ -253,9 +319,11 @@ impl Broker {
         require_stable: bool,
         partitions: &[TopicPartition],
     ) -> Result<Vec<(TopicPartition, Option<(Offset, Arc<str>)>)>, ErrorCode> {
+        let require_stable = require_stable && !self.config.breaks(Sabotage::UnstableOffsetsTold);
         let (_, shard) = self.group_shard(group)?;
         let offsets = &shard.offsets;
         if require_stable && partitions.iter().any(|tp| offsets.is_pending(group, *tp)) {
+            shard.catch_up();
             return Err(ErrorCode::UnstableOffsetCommit);
         }
         Ok(partitions
@@ -279,14 +347,18 @@ impl Broker {
         if shard.loaded_at.is_some() || replica.high_watermark <= shard.applied {
             return;
         }
+        let behind = self.config.breaks(Sabotage::GroupBehindMarkers);
         for batch in replica.log.range(shard.applied, replica.high_watermark) {
-            shard.offsets.apply(batch, |_, _| {});
+            match behind {
+                true => shard.apply_behind(batch),
+                false => shard.offsets.apply(batch, |_, _| {}),
+            }
         }
         shard.applied = replica.high_watermark;
     }
 
     /// Reads groups and offsets from the logs of partitions newly led, to their very ends.
-    pub(super) fn load_groups(&mut self, now: Micros) {
+    pub(super) fn load_groups(&mut self, now: Micros, fx: &mut Effects) {
         for (partition, shard) in &mut self.groups {
             let Some(loaded_at) = shard.loaded_at else {
                 continue;
@@ -316,7 +388,8 @@ impl Broker {
                 }
             }
             shard.applied = replica.log.end();
-            for group in shard.groups.values() {
+            for (name, group) in &shard.groups {
+                fx.note("group-loaded", name);
                 self.groups_at = self.groups_at.min(group.next_deadline());
             }
         }

@@ -2,9 +2,10 @@
 
 use super::protocol::{
     Batch, BrokerId, LeaderEpoch, Offset, OffsetCommit, PartitionId, ProducerEpoch, ProducerId,
-    RebalanceProtocol, Subscription, TopicPartition,
+    RebalanceProtocol, Subscription, TopicIndex, TopicPartition,
 };
 use crate::fabric::actor::Micros;
+use crate::plan::Api;
 use std::sync::Arc;
 
 /// State of a transactional id, as `__transaction_state` holds it.
@@ -67,6 +68,11 @@ pub struct StoredMember {
 pub enum InternalRecord {
     /// State of a transactional id.
     Transaction(TxnRecord),
+    /// A transactional id was not used for too long, and is forgotten.
+    TransactionExpired {
+        /// The id.
+        transactional_id: Arc<str>,
+    },
     /// A group's generation with its members (none: the group is empty).
     Group {
         /// Group id.
@@ -84,6 +90,11 @@ pub enum InternalRecord {
     GroupDeleted {
         /// Group id.
         group: Arc<str>,
+    },
+    /// A topic was deleted: what groups have committed of it is forgotten.
+    TopicForgotten {
+        /// The topic.
+        topic: TopicIndex,
     },
     /// Committed offsets. In a transaction they are pending until the marker of the batch's producer;
     /// without a producer they count at once.
@@ -198,6 +209,8 @@ pub enum ReplicaFetchResult {
     },
     /// The asked broker does not lead this partition in this epoch.
     NotLeader,
+    /// The records have a wrong CRC.
+    Damaged,
 }
 
 /// What became of a leader's wish.
@@ -353,4 +366,63 @@ pub enum InternalResponse {
         /// Verdict.
         verdict: Verdict,
     },
+}
+
+impl InternalRequest {
+    /// Its name, if a fault can be about it.
+    pub(super) fn api(&self) -> Option<Api> {
+        match self {
+            InternalRequest::BrokerHeartbeat { .. } => Some(Api::BrokerHeartbeat),
+            InternalRequest::AlterPartition { .. } => Some(Api::AlterPartition),
+            InternalRequest::UpdateMetadata { .. } => Some(Api::UpdateMetadata),
+            InternalRequest::ReplicaFetch { .. } => Some(Api::ReplicaFetch),
+            InternalRequest::WriteTxnMarkers { .. } => Some(Api::WriteTxnMarkers),
+            InternalRequest::RegisterBroker { .. } | InternalRequest::VerifyTransaction { .. } => {
+                None
+            }
+        }
+    }
+}
+
+impl InternalResponse {
+    /// The name of what it answers, if a fault can be about it.
+    pub(super) fn api(&self) -> Option<Api> {
+        match self {
+            InternalResponse::BrokerHeartbeat { .. } => Some(Api::BrokerHeartbeat),
+            InternalResponse::AlterPartition { .. } => Some(Api::AlterPartition),
+            InternalResponse::UpdateMetadata { .. } => Some(Api::UpdateMetadata),
+            InternalResponse::ReplicaFetch { .. } => Some(Api::ReplicaFetch),
+            InternalResponse::WriteTxnMarkers { .. } => Some(Api::WriteTxnMarkers),
+            InternalResponse::RegisterBroker { .. }
+            | InternalResponse::VerifyTransaction { .. } => None,
+        }
+    }
+
+    pub(super) fn has_records(&self) -> bool {
+        let InternalResponse::ReplicaFetch {
+            partitions: Some(partitions),
+        } = self
+        else {
+            return false;
+        };
+        partitions.iter().any(|fetched| fetched.has_records())
+    }
+
+    /// A follower that sees a wrong CRC fetches again.
+    pub(super) fn damage(&mut self) {
+        if let InternalResponse::ReplicaFetch {
+            partitions: Some(partitions),
+        } = self
+        {
+            for fetched in partitions.iter_mut().filter(|f| f.has_records()) {
+                fetched.result = ReplicaFetchResult::Damaged;
+            }
+        }
+    }
+}
+
+impl ReplicaFetched {
+    fn has_records(&self) -> bool {
+        matches!(&self.result, ReplicaFetchResult::Data { batches, .. } if !batches.is_empty())
+    }
 }

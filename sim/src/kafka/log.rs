@@ -119,7 +119,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::protocol::Payload;
+    use crate::kafka::protocol::{LogTimeMs, Payload};
 
     fn marker(base: i64, epoch: LeaderEpoch) -> Arc<Batch> {
         Arc::new(Batch {
@@ -129,6 +129,7 @@ mod tests {
             payload: Payload::Marker {
                 commit: true,
                 coordinator_epoch: 0,
+                timestamp: LogTimeMs(0),
             },
         })
     }

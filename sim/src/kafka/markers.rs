@@ -6,8 +6,8 @@ use super::coordinator::{Asker, Markers, Sent, Then, Unverified, Verification};
 use super::internal::{InternalRequest, InternalResponse, MarkerResult, TxnState, Verdict};
 use super::producer_state::Origin;
 use super::protocol::{
-    Batch, BrokerId, ErrorCode, Offset, PartitionId, Payload, ProducerId, ProducerStamp, Response,
-    TopicPartition,
+    Batch, BrokerId, ErrorCode, LogTimeMs, Offset, PartitionId, Payload, ProducerId, ProducerStamp,
+    Response, TopicPartition,
 };
 use crate::fabric::actor::{Effects, Micros};
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +132,6 @@ impl Broker {
         markers: &Markers,
         results: &[(TopicPartition, MarkerResult)],
         now: Micros,
-        fx: &mut Effects,
     ) {
         let shard = self.transactions.get_mut(&markers.partition);
         let txn = shard
@@ -151,10 +150,6 @@ impl Broker {
                 // A newer coordinator finishes this transaction; this one never will.
                 Some((_, MarkerResult::Fenced)) => {
                     txn.outstanding.clear();
-                    fx.note(
-                        "producer-fenced",
-                        format_args!("marker of {}", markers.transactional_id),
-                    );
                     return;
                 }
                 _ => retry = true,
@@ -235,6 +230,7 @@ impl Broker {
             payload: Payload::Marker {
                 commit,
                 coordinator_epoch,
+                timestamp: LogTimeMs(self.unix_ms(now)),
             },
         };
         self.next_op += 1;
@@ -245,6 +241,12 @@ impl Broker {
         for tp in partitions {
             let done = self.append_marker(tp, marker.clone(), coordinator_epoch, op, deadline);
             if let Err(error) = done {
+                if error == ErrorCode::InvalidProducerEpoch {
+                    fx.note(
+                        "marker-fenced",
+                        format_args!("{tp:?} epoch {producer_epoch}"),
+                    );
+                }
                 self.marker_written(op, tp, Err(error), fx);
             }
         }
@@ -317,9 +319,10 @@ impl Broker {
         now: Micros,
         fx: &mut Effects,
     ) -> Result<(), ErrorCode> {
+        let verifies = self.config.transaction_verification;
         let (slot, replica) = self.led(tp)?;
         let stamp = batch.producer.filter(|stamp| stamp.transactional);
-        let unverified = stamp.filter(|stamp| !replica.has_open(stamp.id));
+        let unverified = stamp.filter(|stamp| verifies && !replica.has_open(stamp.id));
         let Some(stamp) = unverified else {
             return match from {
                 Unverified::Produce { op, index } => self.append_produced(slot, op, index, batch),

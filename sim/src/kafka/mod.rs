@@ -6,6 +6,7 @@
 pub mod broker;
 mod client_requests;
 mod cluster_member;
+mod contents;
 pub mod controller;
 mod coordinator;
 mod group;
@@ -14,6 +15,7 @@ mod group_state;
 pub mod internal;
 pub mod layout;
 pub mod log;
+mod machine;
 mod markers;
 mod offsets;
 mod producer_state;
@@ -23,6 +25,7 @@ mod replication;
 
 #[cfg(test)]
 mod tests;
+mod transaction_notes;
 mod transactions;
 pub mod view;
 
@@ -30,6 +33,7 @@ pub use broker::Broker;
 pub use controller::Controller;
 
 use crate::fabric::actor::Address;
+use crate::sabotage::Sabotage;
 use protocol::BrokerId;
 use std::sync::Arc;
 
@@ -60,6 +64,8 @@ pub struct TopicConfig {
     pub topic_id: Arc<str>,
     /// Number of partitions.
     pub partitions: u32,
+    /// How many of them clients see at first.
+    pub shown_partitions: u32,
     /// True: the leader stores its own time as the record's timestamp (LogAppendTime).
     pub log_append_time: bool,
     /// The topic's own min.insync.replicas.
@@ -67,6 +73,12 @@ pub struct TopicConfig {
 }
 
 impl ClusterConfig {
+    /// True if this is the promise that the brokers break.
+    #[must_use]
+    pub fn breaks(&self, promise: Sabotage) -> bool {
+        self.broken == Some(promise)
+    }
+
     /// min.insync.replicas of a topic.
     #[must_use]
     pub fn min_insync_replicas_of(&self, topic: protocol::TopicIndex) -> usize {
@@ -101,9 +113,14 @@ pub struct ClusterConfig {
     pub group_initial_rebalance_delay_ms: u64,
     /// message.max.bytes
     pub message_max_bytes: usize,
-    /// True of every faithful cluster. False: offsets of members of older generations are taken, to see
-    /// that checkers notice.
-    pub fences_members: bool,
+    /// transactional.id.expiration.ms
+    pub transactional_id_expiration_ms: u64,
+    /// producer.id.expiration.ms
+    pub producer_id_expiration_ms: u64,
+    /// transaction.partition.verification.enable
+    pub transaction_verification: bool,
+    /// The promise that these brokers break, to see that checkers notice; `None` of a faithful cluster.
+    pub broken: Option<Sabotage>,
     /// Unix milliseconds at virtual time 0 (for LogAppendTime).
     pub unix_ms_at_zero: i64,
 }

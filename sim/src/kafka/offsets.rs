@@ -57,7 +57,7 @@ impl OffsetsState {
                     }
                 }
             }
-            Payload::Internal(_) | Payload::Records(_) => {}
+            Payload::Internal(_) | Payload::Records(_) | Payload::Damaged => {}
         }
     }
 
@@ -81,6 +81,12 @@ impl OffsetsState {
                 for pending in self.pending.values_mut() {
                     pending.retain(|pending| pending.group != *group);
                 }
+            }
+            Payload::Internal(InternalRecord::TopicForgotten { topic }) => {
+                for group in self.committed.values_mut() {
+                    group.retain(|tp, _| tp.topic != *topic);
+                }
+                self.committed.retain(|_, group| !group.is_empty());
             }
             _ => {}
         }

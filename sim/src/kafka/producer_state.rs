@@ -1,8 +1,8 @@
 //! What a replica knows of the producers that wrote to it (KIP-98): sequences, epochs, open and
 //! aborted transactions. Rebuilt from the log whenever the log was cut or the process died.
 
-use super::protocol::{Batch, ErrorCode, Offset, Payload, ProducerEpoch, ProducerId};
-use std::collections::{BTreeMap, VecDeque};
+use super::protocol::{Batch, ErrorCode, LogTimeMs, Offset, Payload, ProducerEpoch, ProducerId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Batches that a duplicate is recognised among.
@@ -23,6 +23,8 @@ struct Entry {
     window: VecDeque<Remembered>,
     coordinator_epoch: i32,
     txn_first: Option<Offset>,
+    /// Of its newest batch or marker.
+    timestamp: LogTimeMs,
 }
 
 /// An aborted transaction, as the aborted index has it.
@@ -54,6 +56,8 @@ pub(super) struct ProducerStates {
     unreplicated: VecDeque<(Offset, Offset)>,
     /// In order of their markers.
     aborted: Vec<Aborted>,
+    /// Forgotten because they did not write for too long.
+    expired: BTreeSet<ProducerId>,
 }
 
 impl ProducerStates {
@@ -79,9 +83,10 @@ impl ProducerStates {
         };
         let Some(entry) = self.entries.get(&stamp.id) else {
             // Kafka accepts any sequence of a producer that it does not know, because its state may
-            // have expired. Nothing expires here, and this network reorders what TCP would not.
-            return match (origin, stamp.base_sequence) {
-                (Origin::Coordinator, _) | (_, 0) => Ok(None),
+            // have expired. Of others only the first: this network reorders what TCP would not.
+            let any = origin == Origin::Coordinator || self.expired.contains(&stamp.id);
+            return match (any, stamp.base_sequence) {
+                (true, _) | (_, 0) => Ok(None),
                 _ => Err(ErrorCode::OutOfOrderSequenceNumber),
             };
         };
@@ -144,7 +149,12 @@ impl ProducerStates {
             window: VecDeque::new(),
             coordinator_epoch: -1,
             txn_first: None,
+            timestamp: LogTimeMs(0),
         });
+        if let Some(timestamp) = newest_timestamp(batch) {
+            entry.timestamp = timestamp;
+        }
+        self.expired.remove(&stamp.id);
         if stamp.epoch > entry.epoch {
             entry.epoch = stamp.epoch;
             entry.window.clear();
@@ -152,6 +162,7 @@ impl ProducerStates {
         if let Payload::Marker {
             commit,
             coordinator_epoch,
+            ..
         } = batch.payload
         {
             entry.coordinator_epoch = entry.coordinator_epoch.max(coordinator_epoch);
@@ -187,6 +198,29 @@ impl ProducerStates {
                 last: marker,
             });
         }
+    }
+
+    /// Forgets producers whose newest batch bears a timestamp of `until` or before, and that have nothing
+    /// open (unless not even those are spared). Returns how many.
+    pub(super) fn expire(&mut self, until: LogTimeMs, spares_open: bool) -> usize {
+        let before = self.entries.len();
+        let expired = &mut self.expired;
+        self.entries.retain(|id, entry| {
+            let is_spared = spares_open && entry.txn_first.is_some();
+            let stays = is_spared || entry.timestamp > until;
+            if !stays {
+                expired.insert(*id);
+            }
+            stays
+        });
+        before - self.entries.len()
+    }
+
+    /// The log begins anew: nothing is known of anybody.
+    pub(super) fn forget_all(&mut self) {
+        let known = std::mem::take(self);
+        self.expired = known.expired;
+        self.expired.extend(known.entries.into_keys());
     }
 
     /// The high watermark is now `high_watermark`.
@@ -226,6 +260,15 @@ impl ProducerStates {
         self.aborted
             .iter()
             .map(|a| (a.producer_id, a.first, a.last))
+    }
+}
+
+/// Of a batch, the largest of its records.
+fn newest_timestamp(batch: &Batch) -> Option<LogTimeMs> {
+    match &batch.payload {
+        Payload::Records(records) => records.iter().map(|record| record.timestamp).max(),
+        Payload::Marker { timestamp, .. } => Some(*timestamp),
+        Payload::Internal(_) | Payload::Damaged => None,
     }
 }
 

@@ -2,6 +2,8 @@
 //! themselves, as data. Field names are Kafka's; versions are those that librdkafka 2.12 uses
 //! (transaction protocol version 1).
 
+use crate::fabric::network::Label;
+use crate::plan::Api;
 use bytes::Bytes;
 pub use processor::io::Header;
 pub use processor::units::{LogTimeMs, Offset, PartitionId};
@@ -73,9 +75,13 @@ pub enum Payload {
         commit: bool,
         /// Epoch of the transaction coordinator that wrote it.
         coordinator_epoch: i32,
+        /// By the clock of the broker that appended it.
+        timestamp: LogTimeMs,
     },
     /// An entry of an internal topic; takes one offset. Defined by the cluster model.
     Internal(crate::kafka::internal::InternalRecord),
+    /// What has been damaged on its way: its CRC is wrong. Never in a log.
+    Damaged,
 }
 
 /// A record batch: the unit of produce, replication and fetch.
@@ -97,7 +103,7 @@ impl Batch {
     pub fn len(&self) -> i64 {
         match &self.payload {
             Payload::Records(records) => i64::try_from(records.len()).expect("fits"),
-            Payload::Marker { .. } | Payload::Internal(_) => 1,
+            Payload::Marker { .. } | Payload::Internal(_) | Payload::Damaged => 1,
         }
     }
 
@@ -162,6 +168,7 @@ pub enum ErrorCode {
     InvalidTopicException,
     CorruptMessage,
     OperationNotAttempted,
+    KafkaStorageError,
 }
 
 impl ErrorCode {
@@ -491,6 +498,51 @@ impl Message {
         }
     }
 
+    /// What the network sees of it.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        match self {
+            Message::Request { request, .. } => Label {
+                api: request.api(),
+                is_answer: false,
+                has_records: false,
+            },
+            Message::Response { response, .. } => Label {
+                api: response.api(),
+                is_answer: true,
+                has_records: response.has_records(),
+            },
+        }
+    }
+
+    /// A bit of its records has turned over: whoever reads them sees that their CRC is wrong.
+    pub fn damage(&mut self) {
+        match self {
+            Message::Request {
+                request: Request::Produce { batches, .. },
+                ..
+            } => {
+                for (_, batch) in batches {
+                    batch.payload = Payload::Damaged;
+                }
+            }
+            Message::Response {
+                response: Response::Fetch(partitions),
+                ..
+            } => {
+                for partition in partitions.iter_mut().filter(|p| !p.batches.is_empty()) {
+                    partition.batches.clear();
+                    partition.error = Some(ErrorCode::CorruptMessage);
+                }
+            }
+            Message::Response {
+                response: Response::Internal(response),
+                ..
+            } => response.damage(),
+            _ => {}
+        }
+    }
+
     /// One line for a person, shortened.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -514,6 +566,30 @@ impl Message {
 }
 
 impl Request {
+    /// Its name, if a fault can be about it.
+    fn api(&self) -> Option<Api> {
+        Some(match self {
+            Request::Metadata => Api::Metadata,
+            Request::FindCoordinator { .. } => Api::FindCoordinator,
+            Request::InitProducerId { .. } => Api::InitProducerId,
+            Request::AddPartitionsToTxn { .. } => Api::AddPartitionsToTxn,
+            Request::AddOffsetsToTxn { .. } => Api::AddOffsetsToTxn,
+            Request::TxnOffsetCommit { .. } => Api::TxnOffsetCommit,
+            Request::EndTxn { .. } => Api::EndTxn,
+            Request::Produce { .. } => Api::Produce,
+            Request::Fetch { .. } => Api::Fetch,
+            Request::ListOffsets { .. } => Api::ListOffsets,
+            Request::OffsetCommit { .. } => Api::OffsetCommit,
+            Request::OffsetFetch { .. } => Api::OffsetFetch,
+            Request::JoinGroup { .. } => Api::JoinGroup,
+            Request::SyncGroup { .. } => Api::SyncGroup,
+            Request::Heartbeat { .. } => Api::Heartbeat,
+            Request::LeaveGroup { .. } => Api::LeaveGroup,
+            Request::DeleteGroup { .. } | Request::DeleteRecords { .. } => return None,
+            Request::Internal(request) => return request.api(),
+        })
+    }
+
     fn number(&self) -> u64 {
         match self {
             Request::Metadata => 0,
@@ -540,6 +616,38 @@ impl Request {
 }
 
 impl Response {
+    /// The name of what it answers, if a fault can be about it.
+    fn api(&self) -> Option<Api> {
+        Some(match self {
+            Response::Metadata { .. } => Api::Metadata,
+            Response::FindCoordinator(_) => Api::FindCoordinator,
+            Response::InitProducerId(_) => Api::InitProducerId,
+            Response::AddPartitionsToTxn(_) => Api::AddPartitionsToTxn,
+            Response::AddOffsetsToTxn(_) => Api::AddOffsetsToTxn,
+            Response::TxnOffsetCommit(_) => Api::TxnOffsetCommit,
+            Response::EndTxn(_) => Api::EndTxn,
+            Response::Produce(_) => Api::Produce,
+            Response::Fetch(_) => Api::Fetch,
+            Response::ListOffsets(_) => Api::ListOffsets,
+            Response::OffsetCommit(_) => Api::OffsetCommit,
+            Response::OffsetFetch(_) => Api::OffsetFetch,
+            Response::JoinGroup(_) => Api::JoinGroup,
+            Response::SyncGroup(_) => Api::SyncGroup,
+            Response::Heartbeat(_) => Api::Heartbeat,
+            Response::LeaveGroup(_) => Api::LeaveGroup,
+            Response::DeleteGroup(_) | Response::DeleteRecords(_) => return None,
+            Response::Internal(response) => return response.api(),
+        })
+    }
+
+    fn has_records(&self) -> bool {
+        match self {
+            Response::Fetch(partitions) => partitions.iter().any(|p| !p.batches.is_empty()),
+            Response::Internal(response) => response.has_records(),
+            _ => false,
+        }
+    }
+
     fn number(&self) -> u64 {
         match self {
             Response::Metadata { .. } => 0,

@@ -72,6 +72,12 @@ pub(super) struct Replica {
     pub(super) waiters: Vec<Waiter>,
     /// In the broker's list of partitions with news.
     pub(super) dirty: bool,
+    /// The highest high watermark that this replica ever had: what the world knows, and no broker.
+    pub(super) reached: Offset,
+    /// Nothing can be appended: the process will halt.
+    pub(super) disk_full: bool,
+    /// It was tried.
+    pub(super) disk_failed: bool,
 }
 
 impl Replica {
@@ -90,6 +96,23 @@ impl Replica {
             followers: Vec::new(),
             waiters: Vec::new(),
             dirty: false,
+            reached: Offset(0),
+            disk_full: false,
+            disk_failed: false,
+        }
+    }
+
+    /// The topic begins anew.
+    pub(super) fn empty(&mut self) {
+        self.log = Log::default();
+        self.log.begin_epoch(self.leader_epoch);
+        self.checkpoint = Offset(0);
+        self.high_watermark = Offset(0);
+        self.reached = Offset(0);
+        self.epoch_start = Offset(0);
+        self.producers.forget_all();
+        for follower in &mut self.followers {
+            follower.end = None;
         }
     }
 
@@ -102,6 +125,8 @@ impl Replica {
             checkpoint: high_watermark,
             high_watermark,
             log,
+            reached: self.reached,
+            disk_full: self.disk_full,
             ..Replica::new()
         };
     }
@@ -150,6 +175,10 @@ impl Replica {
         mut batch: Batch,
         origin: Origin,
     ) -> Result<Appended, ErrorCode> {
+        if self.disk_full {
+            self.disk_failed = true;
+            return Err(ErrorCode::KafkaStorageError);
+        }
         if let Some((base, next)) = self.producers.check(&batch, origin)? {
             return Ok(Appended { base, next });
         }
@@ -244,6 +273,7 @@ impl Replica {
             return false;
         }
         self.high_watermark = high_watermark;
+        self.reached = self.reached.max(high_watermark);
         self.producers.high_watermark_moved(high_watermark);
         true
     }
@@ -278,6 +308,10 @@ impl Replica {
 
     /// Appends what the leader sent. Stops at the first batch that does not continue the log.
     pub(super) fn copy(&mut self, batches: Vec<Arc<Batch>>) -> bool {
+        self.disk_failed |= self.disk_full && !batches.is_empty();
+        if self.disk_failed {
+            return false;
+        }
         let mut any = false;
         for batch in batches {
             if !self.log.append(Arc::clone(&batch)) {

@@ -133,6 +133,13 @@ impl Broker {
         self.fetchers.iter_mut().for_each(|f| f.parts.clear());
     }
 
+    /// Logs are not what they were: what is copied from all leaders begins anew.
+    pub(super) fn renew_sessions(&mut self, now: Micros, fx: &mut Effects) {
+        for index in 0..self.fetchers.len() {
+            self.renew_session(index, now, fx);
+        }
+    }
+
     fn renew_session(&mut self, index: usize, now: Micros, fx: &mut Effects) {
         // Correlations only grow, also from process to process: good numbers for sessions.
         let session = self.next_correlation();
@@ -248,7 +255,10 @@ impl Broker {
                 }
                 self.fetchers[index].changed.push(slot);
             }
-            ReplicaFetchResult::NotLeader => {
+            result @ (ReplicaFetchResult::NotLeader | ReplicaFetchResult::Damaged) => {
+                if matches!(result, ReplicaFetchResult::Damaged) {
+                    fx.note("replica-fetch-damaged", format_args!("slot {slot}"));
+                }
                 let fetcher = &mut self.fetchers[index];
                 fetcher.renew_at = fetcher.renew_at.min(now.plus_ms(BACKOFF_MS));
             }

@@ -8,7 +8,9 @@ use super::protocol::{
     Batch, ErrorCode, LeaderEpoch, Offset, PartitionId, Payload, ProducerEpoch, ProducerId,
     Request, Response, TRANSACTIONS_TOPIC, TopicPartition,
 };
+use super::transaction_notes::note_state;
 use crate::fabric::actor::{Effects, Micros};
+use crate::sabotage::Sabotage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -51,17 +53,28 @@ pub(super) struct Txn {
     pub(super) outstanding: Vec<TopicPartition>,
     /// When to send markers (again), or to try again to complete.
     pub(super) markers_at: Option<Micros>,
+    /// When it last changed, as far as this coordinator has seen.
+    updated_at: Micros,
 }
 
 impl Txn {
-    fn new(record: TxnRecord) -> Txn {
+    fn new(record: TxnRecord, now: Micros) -> Txn {
         Txn {
             record,
             pending: None,
             failed_fence: false,
             outstanding: Vec::new(),
             markers_at: None,
+            updated_at: now,
         }
+    }
+
+    /// True when nobody has used it for so long that it may be forgotten.
+    fn has_expired(&self, after_ms: u64, now: Micros) -> bool {
+        use TxnState::{CompleteAbort, CompleteCommit, Empty};
+        matches!(self.record.state, Empty | CompleteCommit | CompleteAbort)
+            && self.pending.is_none()
+            && now.since(self.updated_at) >= Micros::from_ms(after_ms)
     }
 
     /// The outcome is decided: markers must be written to every partition.
@@ -76,10 +89,10 @@ impl Txn {
 }
 
 /// What is asked of a transactional id.
-struct Claim {
-    id: Arc<str>,
+pub(super) struct Claim {
+    pub(super) id: Arc<str>,
     producer_id: ProducerId,
-    epoch: ProducerEpoch,
+    pub(super) epoch: ProducerEpoch,
 }
 
 impl Broker {
@@ -113,13 +126,14 @@ impl Broker {
                     producer_id,
                     epoch: producer_epoch,
                 };
-                let exist = partitions.iter().all(|tp| self.layout.slot(*tp).is_some());
+                let exist = partitions.iter().all(|tp| self.slot(*tp).is_some());
                 let result = match exist {
                     true => {
                         self.add_partitions(&claim, partitions, TxnReply::AddPartitions(asker), now)
                     }
                     false => Err(ErrorCode::UnknownTopicOrPartition),
                 };
+                self.note_waiting(&claim, result, fx);
                 if let Some(result) = result.transpose() {
                     self.respond(asker, Response::AddPartitionsToTxn(result), fx);
                 }
@@ -138,6 +152,7 @@ impl Broker {
                 let partitions = vec![self.layout.group_partition(&group)];
                 let result =
                     self.add_partitions(&claim, partitions, TxnReply::AddOffsets(asker), now);
+                self.note_waiting(&claim, result, fx);
                 if let Some(result) = result.transpose() {
                     self.respond(asker, Response::AddOffsetsToTxn(result), fx);
                 }
@@ -154,6 +169,7 @@ impl Broker {
                     epoch: producer_epoch,
                 };
                 let result = self.end_txn(&claim, commit, asker, now);
+                self.note_stray_end(&claim, result, fx);
                 if let Some(result) = result.transpose() {
                     self.respond(asker, Response::EndTxn(result), fx);
                 }
@@ -223,16 +239,20 @@ impl Broker {
                 started: now,
             };
             let (_, shard) = self.shard(&id)?;
-            shard.ids.insert(Arc::clone(&id), Txn::new(record.clone()));
+            shard
+                .ids
+                .insert(Arc::clone(&id), Txn::new(record.clone(), now));
             return self.initialise(partition, record, asker, now);
         };
         if txn.pending.is_some() {
+            fx.note("init-waits-for-markers", &id);
             return Err(ErrorCode::ConcurrentTransactions);
         }
         let mut next = txn.record.clone();
         next.timeout_ms = timeout_ms;
         match txn.record.state {
             TxnState::PrepareCommit | TxnState::PrepareAbort => {
+                fx.note("init-waits-for-markers", &id);
                 Err(ErrorCode::ConcurrentTransactions)
             }
             TxnState::Ongoing => {
@@ -275,10 +295,12 @@ impl Broker {
         reply: TxnReply,
         now: Micros,
     ) -> Result<(), ErrorCode> {
+        let spared =
+            matches!(reply, TxnReply::Timeout) && self.config.breaks(Sabotage::TimeoutUnfenced);
         let shard = self.transactions.get_mut(&partition);
         let txn = shard.and_then(|shard| shard.ids.get_mut(id));
         let txn = txn.ok_or(ErrorCode::NotCoordinator)?;
-        if !txn.failed_fence {
+        if !txn.failed_fence && !spared {
             txn.record.producer_epoch += 1;
         }
         let mut next = txn.record.clone();
@@ -294,11 +316,11 @@ impl Broker {
         reply: TxnReply,
         now: Micros,
     ) -> Result<Option<()>, ErrorCode> {
+        let overtakes = self.config.breaks(Sabotage::MarkersOvertaken);
         let (partition, txn) = self.claimed(claim)?;
         let state = txn.record.state;
-        if txn.pending.is_some()
-            || matches!(state, TxnState::PrepareCommit | TxnState::PrepareAbort)
-        {
+        let ending = matches!(state, TxnState::PrepareCommit | TxnState::PrepareAbort);
+        if (txn.pending.is_some() || ending) && !(ending && overtakes) {
             return Err(ErrorCode::ConcurrentTransactions);
         }
         let mut next = txn.record.clone();
@@ -314,6 +336,11 @@ impl Broker {
         next.partitions.extend(partitions);
         next.partitions.sort_unstable();
         next.partitions.dedup();
+        if self.config.breaks(Sabotage::TransactionUnwritten) {
+            let (_, txn) = self.claimed(claim)?;
+            (txn.record, txn.updated_at) = (next, now);
+            return Ok(Some(()));
+        }
         self.transit(partition, next, reply, now)?;
         Ok(None)
     }
@@ -435,14 +462,21 @@ impl Broker {
         let result = match (result, txn) {
             (_, None) => Err(ErrorCode::NotCoordinator),
             (Err(error), Some(_)) => {
+                let kind = match reply {
+                    TxnReply::Fence(_) | TxnReply::Timeout => "txn-fence-failed",
+                    _ => "txn-transition-failed",
+                };
+                fx.note(kind, format_args!("{id}: {}", error.name()));
                 self.transition_failed(partition, &id, reply, now);
                 Err(coordinator_error(error))
             }
             (Ok(()), Some(txn)) => {
                 txn.pending = None;
                 txn.failed_fence = false;
+                let begins = txn.record.state != TxnState::Ongoing;
                 txn.record = next;
-                note_state(txn, fx);
+                txn.updated_at = now;
+                note_state(txn, begins, fx);
                 if matches!(
                     txn.record.state,
                     TxnState::PrepareCommit | TxnState::PrepareAbort
@@ -507,6 +541,40 @@ impl Broker {
             // If it fails, the next sweep tries again.
             let _ = self.fence(partition, &id, TxnReply::Timeout, now);
         }
+        self.expire_transactional_ids(now, fx);
+    }
+
+    /// Forgets transactional ids that nobody uses.
+    fn expire_transactional_ids(&mut self, now: Micros, fx: &mut Effects) {
+        let after_ms = self.config.transactional_id_expiration_ms;
+        let mut expired = Vec::new();
+        for (partition, shard) in &mut self.transactions {
+            shard.ids.retain(|id, txn| {
+                let gone = txn.has_expired(after_ms, now);
+                if gone {
+                    expired.push((*partition, Arc::clone(id)));
+                }
+                !gone
+            });
+        }
+        for (partition, id) in expired {
+            fx.note("transactional-id-expired", &id);
+            let batch = Batch {
+                base_offset: Offset(0),
+                leader_epoch: 0,
+                producer: None,
+                payload: Payload::Internal(InternalRecord::TransactionExpired {
+                    transactional_id: id,
+                }),
+            };
+            let tp = TopicPartition {
+                topic: TRANSACTIONS_TOPIC,
+                partition,
+            };
+            let deadline = now.plus_ms(APPEND_TIMEOUT_MS);
+            // If it fails, the next coordinator knows the id again, and forgets it again.
+            let _ = self.append(tp, batch, deadline, super::coordinator::Then::Nothing);
+        }
     }
 
     /// Reads the state of transactional ids from the logs of partitions newly led.
@@ -530,10 +598,21 @@ impl Broker {
             for batch in replica.log.batches() {
                 if let Payload::Internal(InternalRecord::Transaction(record)) = &batch.payload {
                     let id = Arc::clone(&record.transactional_id);
-                    shard.ids.insert(id, Txn::new(record.clone()));
+                    shard.ids.insert(id, Txn::new(record.clone(), now));
+                }
+                if let Payload::Internal(InternalRecord::TransactionExpired { transactional_id }) =
+                    &batch.payload
+                {
+                    shard.ids.remove(transactional_id);
                 }
             }
             for (id, txn) in &mut shard.ids {
+                if matches!(
+                    txn.record.state,
+                    TxnState::Ongoing | TxnState::PrepareCommit | TxnState::PrepareAbort
+                ) {
+                    fx.note("txn-loaded", format_args!("{id} {:?}", txn.record.state));
+                }
                 if matches!(
                     txn.record.state,
                     TxnState::PrepareCommit | TxnState::PrepareAbort
@@ -582,15 +661,4 @@ impl Broker {
 pub(super) fn transaction_partition_of(producer_id: ProducerId) -> Option<PartitionId> {
     let place = producer_id & ((1 << PRODUCER_PARTITION_BITS) - 1);
     (place > 0).then(|| PartitionId(i32::try_from(place - 1).expect("ten bits")))
-}
-
-fn note_state(txn: &Txn, fx: &mut Effects) {
-    let kind = match txn.record.state {
-        TxnState::PrepareCommit => "txn-prepare-commit",
-        TxnState::PrepareAbort => "txn-prepare-abort",
-        TxnState::CompleteCommit => "txn-complete-commit",
-        TxnState::CompleteAbort => "txn-complete-abort",
-        _ => return,
-    };
-    fx.note(kind, &txn.record.transactional_id);
 }

@@ -3,15 +3,43 @@
 
 use super::broker::{Broker, ReplicaView};
 use super::offsets::OffsetsState;
-use super::protocol::{Offset, OffsetCommit, Payload, ProducerId, Record, TopicPartition};
+use super::protocol::{
+    LeaderEpoch, Offset, OffsetCommit, Payload, ProducerId, Record, TopicPartition,
+};
 use std::collections::BTreeMap;
 
 /// The replica that consumers read, or would read once it leads again.
 fn current<'a>(brokers: &[&'a Broker], tp: TopicPartition) -> Option<ReplicaView<'a>> {
     let replicas = brokers.iter().filter_map(|broker| broker.replica_view(tp));
-    replicas.max_by_key(|view| {
-        let epoch = view.leads_in_epoch.unwrap_or(-1);
-        (epoch, view.log.latest_epoch(), view.high_watermark)
+    replicas.max_by_key(rank)
+}
+
+/// Of the replicas of a partition, the one with the highest rank is the one that consumers read.
+pub type Rank = (LeaderEpoch, LeaderEpoch, Offset);
+
+fn rank(view: &ReplicaView<'_>) -> Rank {
+    let epoch = view.leads_in_epoch.unwrap_or(-1);
+    (epoch, view.log.latest_epoch(), view.high_watermark)
+}
+
+/// What a reader of one replica gets.
+pub struct ReplicaRecords {
+    /// See [`Rank`].
+    pub rank: Rank,
+    /// Visible records.
+    pub records: Vec<(Offset, Record)>,
+    /// Where they end.
+    pub last_stable: Offset,
+}
+
+/// What a reader of one broker's replica gets, if it has one.
+#[must_use]
+pub fn replica_records(broker: &Broker, tp: TopicPartition) -> Option<ReplicaRecords> {
+    let view = broker.replica_view(tp)?;
+    Some(ReplicaRecords {
+        rank: rank(&view),
+        records: records(&view, Isolation::ReadCommitted),
+        last_stable: view.last_stable,
     })
 }
 
@@ -38,15 +66,17 @@ pub fn topic_view(
     tp: TopicPartition,
     isolation: Isolation,
 ) -> Vec<(Offset, Record)> {
-    let Some(view) = current(brokers, tp) else {
-        return Vec::new();
-    };
+    current(brokers, tp).map_or_else(Vec::new, |view| records(&view, isolation))
+}
+
+/// All records, also those that were deleted since: what somebody has seen who has read along.
+fn records(view: &ReplicaView<'_>, isolation: Isolation) -> Vec<(Offset, Record)> {
     let mut aborted: BTreeMap<ProducerId, Vec<(Offset, Offset)>> = BTreeMap::new();
     for (producer_id, first, last) in view.replica.producers.all_aborted() {
         aborted.entry(producer_id).or_default().push((first, last));
     }
     let mut records = Vec::new();
-    for batch in view.log.range(view.log.start(), view.last_stable) {
+    for batch in view.log.range(Offset(0), view.last_stable) {
         let Payload::Records(content) = &batch.payload else {
             continue;
         };

@@ -92,7 +92,12 @@ impl<P: TransactionalProducer> TransactionalProducer for SabotagedProducer<P> {
     }
 
     async fn commit_transaction(&mut self, timeout: Duration) -> KafkaResult<()> {
-        self.inner.commit_transaction(timeout).await?;
+        match self.inner.commit_transaction(timeout).await {
+            Err(error)
+                if error.class != ErrorClass::Retriable
+                    && self.saboteur.is(Sabotage::CommitAssumed) => {}
+            result => result?,
+        }
         if self.saboteur.strikes(Sabotage::CommitsDisowned, 30) {
             self.withhold = true;
             return Err(KafkaError {
@@ -113,6 +118,6 @@ impl<P: TransactionalProducer> TransactionalProducer for SabotagedProducer<P> {
     }
 
     fn is_tainted(&self) -> bool {
-        self.inner.is_tainted()
+        self.inner.is_tainted() && !self.saboteur.is(Sabotage::TaintHidden)
     }
 }

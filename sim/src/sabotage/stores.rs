@@ -53,7 +53,7 @@ impl<S: StateStore> StateStore for SabotagedState<S> {
     }
 }
 
-/// A clock that runs ahead of the world's.
+/// A clock that runs ahead of the world's, and ever more so.
 #[derive(Clone)]
 pub struct SabotagedClock<C> {
     inner: C,
@@ -62,6 +62,8 @@ pub struct SabotagedClock<C> {
 
 /// Three hours, in milliseconds.
 const AHEAD_MS: i64 = 10_800_000;
+/// A broken oscillator: an interval seems so many times as long as it is.
+const TOO_FAST: u32 = 10;
 
 impl<C> SabotagedClock<C> {
     /// Wraps `inner`.
@@ -77,7 +79,8 @@ impl<C: Clock> Clock for SabotagedClock<C> {
     }
 
     fn monotonic(&self) -> Duration {
-        self.inner.monotonic()
+        let fast = self.saboteur.is(Sabotage::ClockAhead);
+        self.inner.monotonic() * if fast { TOO_FAST } else { 1 }
     }
 
     async fn sleep(&self, duration: Duration) {

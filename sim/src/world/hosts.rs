@@ -35,6 +35,18 @@ impl Hosts {
         }
     }
 
+    /// The machine that a host is.
+    #[must_use]
+    pub fn machine(&self, host: HostId) -> Machine {
+        let number = u32::from(host.0);
+        match number {
+            0 => Machine::Controller,
+            n if n <= self.brokers => Machine::Broker(n),
+            n if n == self.brokers + 1 => Machine::Producer,
+            n => Machine::Worker(n - self.brokers - 2),
+        }
+    }
+
     /// Names in the order of host numbers.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

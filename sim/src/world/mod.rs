@@ -6,17 +6,22 @@
 
 mod faults;
 mod hosts;
+pub mod meter;
+mod operator;
 mod process;
 mod producers;
 mod record;
+mod tapped;
 mod topics;
 pub mod workload;
 
 pub use record::{CommittedOffset, RunRecord, TopicRecord};
 
+pub(crate) use producers::SOURCE;
+
 use crate::client::{ClientSettings, SimKafka};
 use crate::clock::SimClock;
-use crate::disk::Disk;
+use crate::disk::{Disk, Disks};
 use crate::fabric::actor::{Address, HostId, Micros};
 use crate::fabric::process::Lifeline;
 use crate::fabric::{Fabric, Handle, Step};
@@ -25,10 +30,12 @@ use crate::kafka::controller::Controller;
 use crate::kafka::protocol::{BrokerId, RebalanceProtocol};
 use crate::kafka::{ClusterConfig, Directory};
 use crate::objects::ObjectService;
-use crate::plan::{Machine, Plan};
+use crate::plan::{FaultKind, Machine, Plan, PlanError};
 use crate::sabotage::Sabotage;
+use crate::tap::{Recorder, Tap};
 use hosts::Hosts;
 use madsim::runtime::{NodeHandle, Runtime};
+use meter::{Meter, Part};
 use process::WorkerProcess;
 use processor::config::{self, ProcessorConfig};
 use processor::worker::{StopSignal, WorkerError};
@@ -58,19 +65,20 @@ pub struct Playback {
     pub records: Option<Records>,
     /// Keep the trace's lines, not only its hash.
     pub keep_trace: bool,
-    /// A promise to break.
-    pub sabotage: Option<Sabotage>,
+    /// What the worker machines keep their local state on: [`crate::disk::in_memory`] for most.
+    pub disks: Disks,
+    /// Record all I/O of the worker processes, and kill some of them.
+    pub tap: Option<Tap>,
+    /// Who wants to know what the thread is at work on.
+    pub meter: Option<Box<dyn Meter>>,
 }
 
 /// Why a plan cannot be played, or what broke while it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlayError {
-    /// The plan contradicts itself.
-    #[error("plan: {0}")]
-    Plan(String),
-    /// The processor's configuration in the plan is wrong.
-    #[error("plan: processor configuration: {0}")]
-    Config(String),
+    /// The plan is wrong.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// Something panicked: a broken invariant of the processor or of the world.
     #[error("panicked: {0}")]
     Panicked(String),
@@ -102,10 +110,8 @@ pub fn play(playback: Playback) -> Result<RunRecord, PlayError> {
 }
 
 fn play_here(playback: Playback) -> Result<RunRecord, PlayError> {
-    let config =
-        ProcessorConfig::with_overrides(ProcessorConfig::example(), &playback.plan.processor)
-            .map_err(|errors| PlayError::Config(errors.to_string()))?;
-    faults::check(&playback.plan)?;
+    playback.plan.check()?;
+    let config = playback.plan.configuration()?;
     let runtime = Runtime::with_seed_and_config(playback.plan.seed, madsim::Config::default());
     runtime.block_on(async {
         let mut world = World::build(playback, Arc::new(config));
@@ -121,9 +127,11 @@ struct Supervised {
     /// Starts so far.
     starts: u64,
     running: Option<Running>,
-    disk: Disk,
+    disk: Box<dyn Disk>,
     /// Left for good, or refused to continue.
     retired: bool,
+    /// A configuration that it has by mistake.
+    unusual: Option<Arc<ProcessorConfig>>,
 }
 
 struct Running {
@@ -137,6 +145,8 @@ struct Running {
 enum Control {
     FaultBegins(usize),
     FaultEnds(usize),
+    FaultWaits(usize),
+    FaultGivesUp(usize),
     WorkerStarts(u32),
     Calm,
     End,
@@ -150,6 +160,8 @@ impl Control {
             Control::WorkerStarts(worker) => u64::from(worker) << 3 | 2,
             Control::Calm => 3,
             Control::End => 4,
+            Control::FaultWaits(fault) => (fault as u64) << 3 | 5,
+            Control::FaultGivesUp(fault) => (fault as u64) << 3 | 6,
         }
     }
 
@@ -160,6 +172,8 @@ impl Control {
             1 => Control::FaultEnds(index),
             2 => Control::WorkerStarts(u32::try_from(index).expect("made by `number`")),
             3 => Control::Calm,
+            5 => Control::FaultWaits(index),
+            6 => Control::FaultGivesUp(index),
             _ => Control::End,
         }
     }
@@ -178,11 +192,20 @@ struct World {
     worker_configs: Vec<Arc<ProcessorConfig>>,
     exits: Exits,
     refusals: Vec<String>,
+    /// What the faults do: as planned, or aimed at where their moment came.
+    kinds: Vec<FaultKind>,
     /// Which faults had an effect (network and object store keep their own count).
     struck: Vec<bool>,
+    /// The input topic, as it was before it was created anew.
+    before_recreation: Option<topics::Seen>,
     unsent: producers::Unsent,
+    /// Programs that write the workload.
+    producers: Vec<(Lifeline, NodeHandle)>,
     records: Option<Records>,
-    sabotage: Option<Sabotage>,
+    disks: Disks,
+    /// With the time after which a killed process starts again.
+    tap: Option<(Recorder, u64)>,
+    meter: Option<Box<dyn Meter>>,
 }
 
 impl World {
@@ -195,7 +218,7 @@ impl World {
             plan.faults.len(),
             playback.keep_trace,
         );
-        let cluster = Arc::new(topics::cluster_config(&plan, &config, playback.sabotage));
+        let cluster = Arc::new(topics::cluster_config(&plan, &config));
         let (brokers, directory) = build_cluster(&fabric, &hosts, &plan, &cluster);
         let worker_configs = (0..plan.topology.workers)
             .map(|ordinal| {
@@ -210,13 +233,20 @@ impl World {
                 .map(|_| Supervised {
                     starts: 0,
                     running: None,
-                    disk: Disk::default(),
+                    disk: (playback.disks)(),
                     retired: false,
+                    unusual: None,
                 })
                 .collect(),
             struck: vec![false; plan.faults.len()],
+            kinds: plan.faults.iter().map(|fault| fault.kind.clone()).collect(),
+            before_recreation: None,
             records: playback.records,
-            sabotage: playback.sabotage,
+            disks: playback.disks,
+            tap: playback
+                .tap
+                .map(|tap| (Recorder::new(fabric.clone(), &tap), tap.down_ms)),
+            meter: playback.meter,
             worker_configs,
             config,
             fabric,
@@ -226,6 +256,7 @@ impl World {
             exits: Exits::default(),
             refusals: Vec::new(),
             unsent: producers::Unsent::default(),
+            producers: Vec::new(),
             plan,
         }
     }
@@ -234,15 +265,20 @@ impl World {
         self.schedule();
         self.start_producers();
         loop {
+            self.enters(Part::Processes);
             self.fabric.settle().await;
+            self.enters(Part::World);
+            self.bury_tapped();
             self.bury_exited();
             self.advance_clock();
-            match self.fabric.step() {
+            match self.step() {
                 Step::Done => {}
                 Step::Idle => return,
                 Step::Control(number) => match Control::of(number) {
                     Control::FaultBegins(fault) => self.begin_fault(fault),
                     Control::FaultEnds(fault) => self.end_fault(fault),
+                    Control::FaultWaits(fault) => self.wait_for_moment(fault),
+                    Control::FaultGivesUp(fault) => self.give_up(fault),
                     Control::WorkerStarts(worker) => self.start_worker(worker),
                     Control::Calm => self.calm(),
                     Control::End => return,
@@ -263,9 +299,7 @@ impl World {
     /// Puts everything that the plan knows beforehand into the queue.
     fn schedule(&mut self) {
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            let at = Micros::from_ms(fault.at_ms);
-            self.fabric
-                .schedule_control(at, Control::FaultBegins(index).number());
+            self.schedule_fault(index, fault);
         }
         for worker in 0..self.plan.topology.workers {
             if !faults::joins_later(&self.plan, worker) {
@@ -277,12 +311,6 @@ impl World {
         self.fabric.schedule_control(calm, Control::Calm.number());
         let end = calm.plus_ms(self.plan.settle_ms);
         self.fabric.schedule_control(end, Control::End.number());
-    }
-
-    fn host(&self, machine: Machine) -> HostId {
-        self.hosts
-            .of(machine)
-            .expect("plans are checked for their machines")
     }
 
     fn client_settings(&self) -> ClientSettings {
@@ -306,7 +334,10 @@ impl World {
             self.fabric.clone(),
             host,
             self.directory.clone(),
-            self.client_settings(),
+            ClientSettings {
+                broken: self.sabotage(),
+                ..self.client_settings()
+            },
         )
     }
 
@@ -320,17 +351,21 @@ impl World {
         self.workers[index].starts += 1;
         let start = self.workers[index].starts;
         let stop = StopSignal::default();
+        let incarnation = format!("w{worker}-{start}");
+        let state = self.surviving_disk(worker, start);
+        let state = state.open(worker, &incarnation);
         let process = WorkerProcess {
             fabric: self.fabric.clone(),
             host,
-            config: self.worker_configs[index].clone(),
+            config: self.config_of(index),
             kafka: self.kafka(host),
             objects: self.objects.client(host),
             clock: SimClock::new(self.fabric.clone(), host, self.plan.start_unix_ms),
-            incarnation: format!("w{worker}-{start}"),
+            incarnation,
             stop: stop.clone(),
-            sabotage: self.sabotage,
-            disk: self.surviving_disk(worker, start),
+            sabotage: self.sabotage(),
+            tap: (self.tap.as_ref()).map(|(recorder, _)| recorder.process(worker, start, host)),
+            state,
         };
         self.fabric
             .note(host, "worker-started", &process.incarnation);
@@ -353,18 +388,33 @@ impl World {
         });
     }
 
+    fn config_of(&self, worker: usize) -> Arc<ProcessorConfig> {
+        let unusual = self.workers[worker].unusual.as_ref();
+        unusual.unwrap_or(&self.worker_configs[worker]).clone()
+    }
+
+    fn sabotage(&self) -> Option<Sabotage> {
+        self.plan.bug.as_ref().map(|bug| bug.promise)
+    }
+
     /// A process mostly finds the disk as the last one left it; sometimes it starts on a new machine.
-    fn surviving_disk(&mut self, worker: u32, start: u64) -> Disk {
+    fn surviving_disk(&mut self, worker: u32, start: u64) -> &mut dyn Disk {
         const NEW_MACHINE_ONE_IN: u64 = 4;
         let who = self.host(Machine::Worker(worker));
         let drawn = self
             .fabric
             .draw("disk", &format!("worker-{}", who.0), start);
         let disk = &mut self.workers[worker as usize].disk;
-        if drawn.is_multiple_of(NEW_MACHINE_ONE_IN) {
-            *disk = Disk::default();
+        let is_new = drawn.is_multiple_of(NEW_MACHINE_ONE_IN);
+        if is_new {
+            let old = std::mem::replace(disk, (self.disks)());
+            self.fabric.mark(|marks| marks.read_back(old.read_back()));
         }
-        disk.clone()
+        if start > 1 {
+            let kind = if is_new { "disk-new" } else { "disk-old" };
+            self.fabric.note(who, kind, "");
+        }
+        disk.as_mut()
     }
 
     /// The end of processes that ended by themselves, and their supervisor's answer.
@@ -387,7 +437,9 @@ impl World {
                     let text = error.to_string();
                     self.fabric.note(host, "worker-failed", &text);
                     if error.is_refusal() {
-                        self.refusals.push(text);
+                        if !self.workers[index].may_refuse() {
+                            self.refusals.push(text);
+                        }
                         self.workers[index].retired = true;
                         continue;
                     }
@@ -407,9 +459,13 @@ impl World {
         let Some(running) = self.workers[worker as usize].running.take() else {
             return false;
         };
+        if let Some((recorder, _)) = &self.tap {
+            recorder.ended(worker);
+        }
         let host = self.host(Machine::Worker(worker));
         running.lifeline.cut();
         self.fabric.crash_host(host, true);
+        self.workers[worker as usize].disk.kill();
         madsim::runtime::Handle::current().kill(running.node.id());
         true
     }
@@ -418,15 +474,25 @@ impl World {
         for worker in 0..self.plan.topology.workers {
             self.kill_worker(worker);
         }
+        self.stop_producers();
         self.fabric.settle().await;
-        let topics = topics::collect(&self.brokers, &self.config, self.sabotage);
+        let mut topics = topics::collect(&self.brokers, &self.config, &self.plan);
+        if let Some(seen) = self.before_recreation.take() {
+            topics.input = seen.records;
+            topics.input_ends = seen.ends;
+        }
         let fault_hits = self.fault_hits();
         let virtual_ms = self.fabric.now().as_ms();
         let events = self.fabric.events();
         let (hash, trace, kinds) = self.fabric.take_trace().finish();
+        for worker in &self.workers {
+            let read_back = worker.disk.read_back();
+            self.fabric.mark(|marks| marks.read_back(read_back));
+        }
         RunRecord {
             trace_hash: topics.hash(hash),
             trace,
+            marks: self.fabric.take_marks().finish(&kinds),
             kinds,
             virtual_ms,
             events,
@@ -441,6 +507,7 @@ impl World {
             stuck: topics.stuck,
             refusals: std::mem::take(&mut self.refusals),
             unsent: self.unsent.total(),
+            tapped: self.tap.take().map(|(recorder, _)| recorder.take()),
             config: self.config,
         }
     }

@@ -15,6 +15,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Transactional ids of the outside world begin so.
+pub(crate) const SOURCE: &str = "source";
+
 /// Records that each producer has not handed over yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unsent(Arc<Mutex<BTreeMap<String, usize>>>);
@@ -86,7 +89,7 @@ impl World {
             let transactions = Transactions {
                 outside: outside.clone(),
                 kafka: self.kafka(host),
-                id: format!("source-{}", stream.name),
+                id: format!("{SOURCE}-{}", stream.name),
                 sendings: workload::expand_stream(stream, seed, start),
                 stream: stream.clone(),
                 seed,
@@ -95,12 +98,23 @@ impl World {
         }
     }
 
-    fn start_program(&self, name: &str, program: impl Future<Output = ()> + Send + 'static) {
+    fn start_program(&mut self, name: &str, program: impl Future<Output = ()> + Send + 'static) {
         let node = madsim::runtime::Handle::current()
             .create_node()
             .name(name)
             .build();
-        node.spawn(self.fabric.lifeline().follow(program));
+        let lifeline = self.fabric.lifeline();
+        node.spawn(lifeline.follow(program));
+        self.producers.push((lifeline, node));
+    }
+
+    /// At the end: a program that still waits would keep its world in memory for ever.
+    pub(super) fn stop_producers(&mut self) {
+        self.fabric.crash_host(self.host(Machine::Producer), true);
+        for (lifeline, node) in self.producers.drain(..) {
+            lifeline.cut();
+            madsim::runtime::Handle::current().kill(node.id());
+        }
     }
 }
 

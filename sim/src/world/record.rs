@@ -1,6 +1,7 @@
 //! What is left of a run: what a user of the topics can see, and what happened on the way.
 
 use crate::kafka::protocol::Header;
+use crate::tap::Tapped;
 use crate::trace::TraceLine;
 use bytes::Bytes;
 use processor::config::ProcessorConfig;
@@ -50,6 +51,8 @@ pub struct RunRecord {
     pub virtual_ms: u64,
     /// Events of the fabric.
     pub events: u64,
+    /// How often each of the [`crate::marks`] was reached, without those that were not.
+    pub marks: BTreeMap<&'static str, u64>,
     /// Faults that really hit: kind → how many faults of that kind had an effect.
     pub fault_hits: BTreeMap<&'static str, u64>,
     /// Number of partitions of the input topic.
@@ -71,6 +74,8 @@ pub struct RunRecord {
     pub refusals: Vec<String>,
     /// Records that the producer could not hand over before the end.
     pub unsent: usize,
+    /// All I/O of the worker processes, if they were tapped.
+    pub tapped: Option<Tapped>,
 }
 
 impl RunRecord {

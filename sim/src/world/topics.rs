@@ -3,30 +3,36 @@
 use super::record::{CommittedOffset, TopicRecord};
 use crate::fabric::Handle;
 use crate::kafka::broker::Broker;
-use crate::kafka::protocol::{PartitionId, TopicIndex, TopicPartition};
+use crate::kafka::protocol::{
+    Offset, OffsetCommit, PartitionId, Record, TopicIndex, TopicPartition,
+};
 use crate::kafka::{ClusterConfig, TopicConfig, view};
-use crate::plan::Plan;
+use crate::plan::{FaultKind, Plan};
 use crate::sabotage::Sabotage;
 use processor::config::ProcessorConfig;
 use xxhash_rust::xxh3::Xxh3;
 
 const COMMITTED_OFFSETS: TopicIndex = TopicIndex(0);
-const INPUT: TopicIndex = TopicIndex(2);
+pub(super) const INPUT: TopicIndex = TopicIndex(2);
 const OUTPUT: TopicIndex = TopicIndex(3);
 const DEAD_LETTERS: TopicIndex = TopicIndex(4);
 /// Partitions of each internal topic: one led by each of three brokers.
 const INTERNAL_PARTITIONS: u32 = 3;
 
 /// The cluster that a plan wants.
-pub(super) fn cluster_config(
-    plan: &Plan,
-    config: &ProcessorConfig,
-    sabotage: Option<Sabotage>,
-) -> ClusterConfig {
+pub(super) fn cluster_config(plan: &Plan, config: &ProcessorConfig) -> ClusterConfig {
+    let sabotage = plan.bug.as_ref().map(|bug| bug.promise);
+    let grown = plan.faults.iter().filter_map(|fault| match fault.kind {
+        FaultKind::PartitionsAdded { count } => Some(count),
+        _ => None,
+    });
+    let input_partitions = plan.topology.input_partitions;
+    let input_partitions_max = grown.fold(input_partitions, u32::max);
     let topic = |name: &str, partitions: u32, log_append_time: bool| TopicConfig {
         name: name.into(),
         topic_id: format!("id-{name}").into(),
         partitions,
+        shown_partitions: partitions,
         log_append_time,
         min_insync_replicas: None,
     };
@@ -35,7 +41,10 @@ pub(super) fn cluster_config(
         topics: vec![
             topic("__consumer_offsets", INTERNAL_PARTITIONS, false),
             topic("__transaction_state", INTERNAL_PARTITIONS, false),
-            topic(&kafka.input_topic, topology.input_partitions, true),
+            TopicConfig {
+                shown_partitions: input_partitions,
+                ..topic(&kafka.input_topic, input_partitions_max, true)
+            },
             topic(&kafka.output_topic, topology.output_partitions, false),
             topic(
                 &kafka.dead_letter_topic,
@@ -53,7 +62,11 @@ pub(super) fn cluster_config(
         transaction_max_timeout_ms: 900_000,
         group_initial_rebalance_delay_ms: 3_000,
         message_max_bytes: 1_048_588,
-        fences_members: sabotage != Some(Sabotage::FencedAccepted),
+        transactional_id_expiration_ms: plan.brokers.transactional_id_expiration_ms,
+        producer_id_expiration_ms: plan.brokers.producer_id_expiration_ms,
+        transaction_verification: plan.brokers.transaction_verification
+            && sabotage != Some(Sabotage::TransactionsUnverified),
+        broken: sabotage,
         unix_ms_at_zero: plan.start_unix_ms,
     }
 }
@@ -69,11 +82,8 @@ pub(super) struct Topics {
 }
 
 /// Reads the whole cluster. It is at its end: the brokers are taken out of the fabric.
-pub(super) fn collect(
-    handles: &[Handle<Broker>],
-    config: &ProcessorConfig,
-    sabotage: Option<Sabotage>,
-) -> Topics {
+pub(super) fn collect(handles: &[Handle<Broker>], config: &ProcessorConfig, plan: &Plan) -> Topics {
+    let sabotage = plan.bug.as_ref().map(|bug| bug.promise);
     let isolation = if sabotage == Some(Sabotage::AbortedShown) {
         view::Isolation::AbortedToo
     } else {
@@ -96,15 +106,85 @@ pub(super) fn collect(
         })
         .collect();
     Topics {
-        input: topic(INPUT),
+        input: input_partitions(plan.topology.input_partitions)
+            .flat_map(|tp| records(&brokers, tp, isolation))
+            .collect(),
         outputs: topic(OUTPUT),
         dead_letters: topic(DEAD_LETTERS),
         commits,
-        input_ends: partitions_of(&brokers, INPUT)
+        input_ends: input_partitions(plan.topology.input_partitions)
             .map(|tp| view::ends(&brokers, tp).map_or(0, |ends| ends.last_stable.0))
             .collect(),
         stuck: stuck(&brokers, config),
     }
+}
+
+/// What could be read of the input topic at a moment.
+pub(super) struct Seen {
+    pub(super) records: Vec<TopicRecord>,
+    /// By partition.
+    pub(super) ends: Vec<i64>,
+}
+
+/// What can be read of the input topic now.
+pub(super) fn input(handles: &[Handle<Broker>], partitions: u32) -> Seen {
+    let mut seen = Seen {
+        records: Vec::new(),
+        ends: Vec::new(),
+    };
+    for tp in input_partitions(partitions) {
+        let replicas = handles
+            .iter()
+            .filter_map(|handle| handle.with(|b, _, _| view::replica_records(b, tp)));
+        let current = replicas.max_by_key(|replica| replica.rank);
+        let end = current.as_ref().map_or(0, |replica| replica.last_stable.0);
+        seen.ends.push(end);
+        let records = current.map_or_else(Vec::new, |replica| replica.records);
+        seen.records.extend(as_records(tp, records));
+    }
+    seen
+}
+
+/// Newest committed offset of a group.
+pub(super) fn committed(
+    handles: &[Handle<Broker>],
+    group: &str,
+    tp: TopicPartition,
+) -> Option<OffsetCommit> {
+    let found = handles.iter().filter_map(|handle| {
+        handle.with(|b, _, _| {
+            let history = view::committed_offsets_history(&[b], group);
+            let newest = history.into_iter().rfind(|commit| commit.tp == tp)?;
+            Some(newest)
+        })
+    });
+    found.max_by_key(|commit| commit.offset)
+}
+
+/// Log start offset of a partition, as its leader has it.
+pub(super) fn log_start(handles: &[Handle<Broker>], tp: TopicPartition) -> Offset {
+    let starts = handles
+        .iter()
+        .filter_map(|handle| handle.with(|b, _, _| Some(b.replica_view(tp)?.log.start())));
+    starts.max().unwrap_or(Offset(0))
+}
+
+/// By slot: up to where records were ever acknowledged.
+pub(super) fn reached(handles: &[Handle<Broker>]) -> Vec<Offset> {
+    let of_each = handles
+        .iter()
+        .map(|handle| handle.with(|b, _, _| b.reached()));
+    of_each
+        .reduce(|a, b| a.iter().zip(&b).map(|(a, b)| *a.max(b)).collect())
+        .unwrap_or_default()
+}
+
+/// The partitions of the input topic that the processor knows.
+fn input_partitions(count: u32) -> impl Iterator<Item = TopicPartition> {
+    (0..count).map(|number| TopicPartition {
+        topic: INPUT,
+        partition: PartitionId(i32::try_from(number).expect("plans are checked")),
+    })
 }
 
 fn partitions_of(
@@ -151,7 +231,11 @@ fn records(
     tp: TopicPartition,
     isolation: view::Isolation,
 ) -> Vec<TopicRecord> {
-    view::topic_view(brokers, tp, isolation)
+    as_records(tp, view::topic_view(brokers, tp, isolation))
+}
+
+fn as_records(tp: TopicPartition, records: Vec<(Offset, Record)>) -> Vec<TopicRecord> {
+    records
         .into_iter()
         .map(|(offset, record)| TopicRecord {
             partition: tp.partition.0,

@@ -48,6 +48,15 @@ pub fn encode(batch: &Batch) -> Result<Bytes, Failure> {
     Ok(bytes.freeze())
 }
 
+/// As it is when a bit of the last record has turned over.
+pub fn damaged(encoded: &Bytes) -> Bytes {
+    let mut bytes = encoded.to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    bytes.into()
+}
+
 /// The batches of a fetch.
 pub fn decode(mut bytes: Bytes) -> Result<Vec<Arc<Batch>>, Failure> {
     let sets = RecordBatchDecoder::decode_all(&mut bytes)
@@ -95,5 +104,6 @@ fn marker_of(record: &WireRecord) -> Payload {
     Payload::Marker {
         commit: key.get(2..4) == Some(&[0, 1]),
         coordinator_epoch: epoch.map_or(-1, i32::from_be_bytes),
+        timestamp: LogTimeMs(record.timestamp),
     }
 }

@@ -19,11 +19,12 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub struct Connection {
     stream: TcpStream,
     correlation: i32,
+    client_id: StrBytes,
 }
 
 impl Connection {
-    /// Connects.
-    pub fn open(port: u16) -> Result<Connection> {
+    /// Connects, as the client of that id.
+    pub fn open(port: u16, client_id: &str) -> Result<Connection> {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
@@ -32,6 +33,7 @@ impl Connection {
         Ok(Connection {
             stream,
             correlation: 0,
+            client_id: StrBytes::from_string(client_id.to_owned()),
         })
     }
 
@@ -42,7 +44,7 @@ impl Connection {
             .with_request_api_key(R::KEY)
             .with_request_api_version(version)
             .with_correlation_id(self.correlation)
-            .with_client_id(Some(StrBytes::from_static_str("contract")));
+            .with_client_id(Some(self.client_id.clone()));
         let mut body = BytesMut::new();
         header
             .encode(&mut body, R::header_version(version))

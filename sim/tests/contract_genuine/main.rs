@@ -8,16 +8,19 @@
 //!
 //! Behaviours that leave the brokers alone are tried four at a time, the others one after the other.
 
+mod admin;
 mod batches;
 mod cluster;
 mod codes;
 mod connection;
 mod histories;
 mod members;
+mod notes;
 mod translate;
 
 use cluster::GenuineCluster;
-use sim::contract::{Behaviour, ClusterUnderTest, Failure, behaviours};
+use notes::Notes;
+use sim::contract::{Behaviour, ClusterUnderTest, Failure, Needs, behaviours};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -29,8 +32,9 @@ use xtask::kafka::Cluster;
 
 /// Behaviours at a time.
 const LANES: usize = 4;
-/// No behaviour takes as long, on any machine: a call in it does not come back.
-const HANGS_AFTER: Duration = Duration::from_secs(300);
+/// No behaviour takes as long, on any machine, also when its cluster does not heal: a call in it does not
+/// come back.
+const HANGS_AFTER: Duration = Duration::from_secs(480);
 
 struct Arguments {
     cluster: String,
@@ -91,11 +95,11 @@ struct Run {
     debug: Option<String>,
     tally: Mutex<Tally>,
     /// Behaviours under way, and since when.
-    under_way: Mutex<BTreeMap<&'static str, Instant>>,
+    under_way: Mutex<BTreeMap<&'static str, (Instant, Notes)>>,
 }
 
 impl Run {
-    fn under_way(&self) -> MutexGuard<'_, BTreeMap<&'static str, Instant>> {
+    fn under_way(&self) -> MutexGuard<'_, BTreeMap<&'static str, (Instant, Notes)>> {
         self.under_way.lock().expect("no lane panics with it")
     }
 
@@ -107,14 +111,11 @@ impl Run {
     fn watch(&self) -> ! {
         loop {
             std::thread::sleep(Duration::from_millis(200));
-            let hangs = |begun: &Instant| begun.elapsed() > HANGS_AFTER;
-            let found = self
-                .under_way()
-                .iter()
-                .find(|(_, b)| hangs(b))
-                .map(|(n, _)| *n);
-            if let Some(name) = found {
-                println!("HANGS  {name}: no end within {HANGS_AFTER:?}");
+            let under_way = self.under_way();
+            let mut all = under_way.iter();
+            let hangs = all.find(|(_, (begun, _))| begun.elapsed() > HANGS_AFTER);
+            if let Some((name, (_, notes))) = hangs {
+                println!("HANGS  {name}: no end within {HANGS_AFTER:?}\n{notes}");
                 std::process::exit(1);
             }
         }
@@ -127,13 +128,18 @@ impl Run {
     fn try_one(&self, number: usize, behaviour: &Behaviour<GenuineCluster>) {
         let tag = format!("{}-{number}", self.tag);
         let begun = Instant::now();
-        self.under_way().insert(behaviour.name, begun);
         let mut cluster = GenuineCluster::new(self.cluster.clone(), tag, self.debug.clone());
+        let notes = cluster.notes();
+        self.under_way()
+            .insert(behaviour.name, (begun, notes.clone()));
         let outcome = drive((behaviour.run)(&mut cluster));
         let took = begun.elapsed().as_millis();
         // Whatever a behaviour left behind must not reach the next one.
-        if behaviour.alone && outcome.is_err() {
-            let healed = drive(cluster.heal());
+        if outcome.is_err() {
+            let healed = match behaviour.needs {
+                Needs::Solitude => drive(cluster.heal()),
+                Needs::Nothing | Needs::Forgetfulness => drive(cluster.clean_up()),
+            };
             if let Err(why) = healed {
                 println!("the cluster does not heal: {why}");
             }
@@ -148,7 +154,8 @@ impl Run {
             }
             Err(why) => {
                 tally.failed.push(behaviour.name);
-                println!("FAILS  {name} ({}) {took} ms\n    {why}", behaviour.source);
+                let source = behaviour.source;
+                println!("FAILS  {name} ({source}) {took} ms\n    {why}\n{notes}");
             }
         }
     }
@@ -158,10 +165,12 @@ impl Run {
         reason = "genuine clients live in threads of their own; nothing here is simulated"
     )]
     fn try_all(&self, behaviours: &[Behaviour<GenuineCluster>]) {
-        let (alone, beside): (Vec<_>, Vec<_>) = behaviours
-            .iter()
-            .enumerate()
-            .partition(|(_, behaviour)| behaviour.alone);
+        let of = |needs: Needs| {
+            let numbered = behaviours.iter().enumerate();
+            let found = numbered.filter(move |(_, behaviour)| behaviour.needs == needs);
+            found.collect::<Vec<_>>()
+        };
+        let (beside, alone) = (of(Needs::Nothing), of(Needs::Solitude));
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..LANES {
@@ -172,6 +181,10 @@ impl Run {
                         self.try_one(*number, behaviour);
                     }
                 });
+            }
+            // They wait for most of their time.
+            for (number, behaviour) in of(Needs::Forgetfulness) {
+                scope.spawn(move || self.try_one(number, behaviour));
             }
         });
         for (number, behaviour) in alone {
@@ -218,6 +231,16 @@ fn main() -> ExitCode {
         let wanted = &arguments.wanted;
         wanted.is_empty() || wanted.iter().any(|word| name.contains(word))
     });
+    if !cluster.is_forgetful() {
+        chosen.retain(|behaviour| {
+            let skipped = behaviour.needs == Needs::Forgetfulness;
+            if skipped {
+                let name = format!("{}::{}", behaviour.area, behaviour.name);
+                println!("skipped {name}: it takes a cluster that was started with --forgetful");
+            }
+            !skipped
+        });
+    }
     let run = Arc::new(Run {
         cluster,
         tag: tag(),

@@ -61,6 +61,10 @@ pub struct Names {
     pub topics: Vec<String>,
     /// Transactional ids by their producers: Produce wants them.
     pub producers: BTreeMap<i64, Arc<str>>,
+    /// What is produced now is damaged on its way.
+    pub damages: bool,
+    /// A broker has told that it holds this client back.
+    pub throttled: bool,
 }
 
 pub fn text(value: &str) -> StrBytes {
@@ -151,7 +155,7 @@ impl Names {
         let request = wire::MetadataRequest::default()
             .with_topics(Some(topics.collect()))
             .with_allow_auto_topic_creation(false);
-        let answer = connection.call(8, &request)?;
+        let answer = connection.call(12, &request)?;
         let topic = |topic: wire::metadata_response::MetadataResponseTopic| {
             let name = topic.name?.to_string();
             let index = self.index(&name)?;
@@ -200,7 +204,7 @@ impl Names {
     }
 
     fn produce(
-        &self,
+        &mut self,
         connection: &mut Connection,
         batches: &[(TopicPartition, sim::kafka::protocol::Batch)],
         timeout_ms: u32,
@@ -212,7 +216,10 @@ impl Names {
         let id = stamp.and_then(|stamp| self.producers.get(&stamp.id));
         let data = PartitionProduceData::default()
             .with_index(tp.partition.0)
-            .with_records(Some(batches::encode(batch)?));
+            .with_records(Some(match self.damages {
+                true => batches::damaged(&batches::encode(batch)?),
+                false => batches::encode(batch)?,
+            }));
         let topic = TopicProduceData::default()
             .with_name(self.name(tp.topic)?)
             .with_partition_data(vec![data]);
@@ -222,6 +229,7 @@ impl Names {
             .with_timeout_ms(i32::try_from(timeout_ms).unwrap_or(i32::MAX))
             .with_topic_data(vec![topic]);
         let answer = connection.call(8, &request)?;
+        self.throttled |= answer.throttle_time_ms > 0;
         let topic = first(answer.responses, "Produce")?;
         let partition = first(topic.partition_responses, "Produce")?;
         let result = result_of(partition.error_code)?.map(|()| Offset(partition.base_offset));

@@ -18,7 +18,8 @@ addresses are in cluster.json. `--version 4` is {NEWEST}, `--version 3.9` is {NE
 Examples:
   cargo xtask kafka up
   cargo xtask kafka up --version 3.9 --name old
-  cargo xtask kafka up --brokers 1 --name small --set offsets.retention.minutes=1"))]
+  cargo xtask kafka up --brokers 1 --name small --set log.segment.bytes=1048576
+  cargo xtask kafka up --name contract --forgetful"))]
     Up {
         /// How many brokers; each is a controller too [default: 3]
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(super::BROKERS_MAX)))]
@@ -29,6 +30,9 @@ Examples:
         /// A property of the brokers, as KEY=VALUE; may be given many times
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = property)]
         properties: Vec<String>,
+        /// Brokers forget after a minute what nobody uses: ids, producers, offsets
+        #[arg(long)]
+        forgetful: bool,
         /// Which cluster.
         #[command(flatten)]
         cluster: Name,
@@ -119,16 +123,21 @@ pub fn run(root: &Path, command: Command) -> anyhow::Result<()> {
             brokers,
             version,
             properties,
+            forgetful,
             cluster,
-        } => up(
-            root,
-            &Options {
+        } => {
+            let options = Options {
                 name: cluster.name,
                 brokers,
                 version,
                 properties,
-            },
-        ),
+            };
+            let options = match forgetful {
+                true => options.forgetful(),
+                false => options,
+            };
+            up(root, &options)
+        }
         Command::Down { cluster } => {
             if down(root, &cluster.name)? {
                 say!("cluster `{}` is down, its data removed", cluster.name);

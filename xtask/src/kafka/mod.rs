@@ -27,6 +27,7 @@ mod server;
 mod version;
 
 pub use manifest::{Broker, BrokerState, DEFAULT_NAME, Manifest};
+pub use properties::{FORGETFUL, FORGETS_AFTER};
 pub use version::{NEWEST, NEWEST_3, Version};
 
 use crate::process::{self, Found, Mark, State, wait_until};
@@ -75,6 +76,13 @@ impl Options {
             version: None,
             properties: Vec::new(),
         }
+    }
+
+    /// With brokers that forget soon, see [`FORGETFUL`].
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        self.properties.extend(FORGETFUL.map(str::to_owned));
+        self
     }
 }
 
@@ -176,6 +184,14 @@ impl Cluster {
         self.signal(id, Signal::TERM)?;
         process::wait_gone(&self.mark(id), STOP_LIMIT)?;
         self.look().map(|_| ())
+    }
+
+    /// True if its brokers forget soon, see [`FORGETFUL`].
+    #[must_use]
+    pub fn is_forgetful(&self) -> bool {
+        let properties = &self.manifest.properties;
+        let is_set = |property: &&str| properties.iter().any(|set| set == property);
+        FORGETFUL.iter().all(is_set)
     }
 
     /// Starts a broker that was killed or stopped, with its data. It does not wait until it answers:

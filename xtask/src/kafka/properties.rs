@@ -5,6 +5,7 @@
 use super::manifest::{Broker, Manifest};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Keys that the cluster's layout rests on; nobody may set them otherwise.
 const FIXED: [&str; 9] = [
@@ -18,6 +19,19 @@ const FIXED: [&str; 9] = [
     "node.id",
     "process.roles",
 ];
+
+/// Brokers that forget what nobody has used for [`FORGETS_AFTER`]: transactional ids, the state of
+/// producers, the offsets of groups without members. By default it takes days.
+pub const FORGETFUL: [&str; 6] = [
+    "transactional.id.expiration.ms=60000",
+    "transaction.remove.expired.transaction.cleanup.interval.ms=5000",
+    "producer.id.expiration.ms=60000",
+    "producer.id.expiration.check.interval.ms=5000",
+    "offsets.retention.minutes=1",
+    "offsets.retention.check.interval.ms=5000",
+];
+/// See [`FORGETFUL`]: after so long it certainly is forgotten.
+pub const FORGETS_AFTER: Duration = Duration::from_secs(75);
 
 /// The text of a broker's `server.properties`.
 ///

@@ -24,7 +24,7 @@ struct Step {
     run: fn(&Path) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "tools",
         run: |_| setup::prepare().map(|()| Outcome::Passed),
@@ -75,6 +75,24 @@ const STEPS: [Step; 9] = [
     Step {
         name: "main job",
         run: |root| cargo(root, &["run", "--release", "--locked"]),
+    },
+    Step {
+        name: "crash points",
+        run: |root| {
+            let single = [
+                "run",
+                "--release",
+                "--locked",
+                "--",
+                "crash-points",
+                "--singles",
+            ];
+            cargo(root, &single)
+        },
+    },
+    Step {
+        name: "marks",
+        run: marks,
     },
     Step {
         name: "debug = release",
@@ -142,6 +160,20 @@ fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Storms in which every mark has to be reached.
+const MARKED_SEEDS: &str = "0..2000";
+
+/// Every path that is hard to get right was taken, and every kind of fault has hit. Once a seed: the
+/// main job judges determinism.
+fn marks(root: &Path) -> anyhow::Result<Outcome> {
+    let prove = ["run", "--release", "--locked", "--", "prove", "--once"];
+    let storms = ["--scenario", "storm", "--seeds", MARKED_SEEDS];
+    // Its end is a person's: no storm has it.
+    let refused = ["--scenario", "old-configuration"];
+    let demand = ["--marks", "--demand-marks"];
+    cargo(root, &[&prove[..], &storms, &refused, &demand].concat())
+}
+
 /// Seeds that must be the same run in both profiles.
 const COMPARED_SEEDS: std::ops::Range<u64> = 0..5;
 
@@ -158,6 +190,37 @@ fn same_in_debug_and_release(root: &Path) -> anyhow::Result<Outcome> {
         }
         println!("storm seed {seed}: {debug} in both");
     }
+    same_with_any_jobs(root)
+}
+
+/// A campaign says the same whether its runs are played one after the other or side by side.
+fn same_with_any_jobs(root: &Path) -> anyhow::Result<Outcome> {
+    let report = |jobs: &str| {
+        let prove = [
+            "run",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--",
+            "--json",
+            "prove",
+        ];
+        let storms = ["--scenario", "storm", "--seeds", "0..8", "--jobs", jobs];
+        let output = Command::new("cargo")
+            .args(prove)
+            .args(storms)
+            .current_dir(root)
+            .output()
+            .context("cannot run cargo")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        anyhow::Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    if report("1")? != report("2")? {
+        bail!("the report of storms 0..8 differs between --jobs 1 and --jobs 2");
+    }
+    println!("storms 0..8: the same report with 1 job and with 2");
     Ok(Outcome::Passed)
 }
 

@@ -1,6 +1,7 @@
 //! The steps with native parts and real servers: the production binary, the contract, chaos.
 //!
-//! RocksDB is compiled once: in the release profile, for the one selection `-p processor`.
+//! RocksDB is compiled once: in the release profile, for the selection `-p processor`. With
+//! `-p scenarios` beside it, it is the very same unit (`with_world`).
 
 use super::{Outcome, Step, cargo};
 use anyhow::{Context, bail};
@@ -18,24 +19,12 @@ const HISTORIES: &str = "200";
 /// The cluster of the older line.
 const OLDER: &str = "older";
 
-pub(super) const STEPS: [Step; 8] = [
+pub(super) const STEPS: [Step; 9] = [
     Step {
         name: "production lints",
         run: |root| {
-            cargo(
-                root,
-                &[
-                    "clippy",
-                    "--release",
-                    "--locked",
-                    "-p",
-                    "processor",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-            )
+            let ends = ["--all-targets", "--", "-D", "warnings"];
+            cargo(root, &with_world("clippy", &ends))
         },
     },
     Step {
@@ -59,6 +48,10 @@ pub(super) const STEPS: [Step; 8] = [
     Step {
         name: "production tests",
         run: |root| cargo(root, &["test", "--release", "--locked", "-p", "processor"]),
+    },
+    Step {
+        name: "RocksDB in the world",
+        run: |root| cargo(root, &with_world("test", &["--test", "rocks_world"])),
     },
     Step {
         name: "audit tests",
@@ -97,6 +90,15 @@ fn start_servers(root: &Path) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// A command on the processor as it ships, and on the world around it.
+fn with_world<'a>(command: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    let mut words = vec![command, "--release", "--locked"];
+    words.extend(["-p", "processor", "-p", "scenarios"]);
+    words.extend(["--features", "scenarios/rocks"]);
+    words.extend(rest);
+    words
+}
+
 /// A command on everything beside the processor that has a Kafka client; with one choice of features, so
 /// that each crate is built once.
 fn of_clients<'a>(command: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
@@ -115,7 +117,7 @@ fn of_clients<'a>(command: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
 fn contract(root: &Path) -> anyhow::Result<Outcome> {
     let options = Options {
         version: Some(NEWEST_3.parse()?),
-        ..Options::named(OLDER)
+        ..Options::named(OLDER).forgetful()
     };
     let older = Cluster::up(root, &options)?;
     let test = ["--test", "contract_genuine"];

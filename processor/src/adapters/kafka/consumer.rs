@@ -6,7 +6,9 @@
 //! comes next. A partition enters librdkafka's assignment only when its position is known: a logical
 //! offset, once asked for, would be looked up again and again, and override a later seek.
 
-use super::errors::{ends_consumer, is_unknown_topic, of_consumer, of_query, of_retriable};
+use super::errors::{
+    ends_consumer, is_unknown_topic, leaves_records_out, of_consumer, of_query, of_retriable,
+};
 use super::ffi::{Client, Event, List, Membership, RawRecord, RdError, Rebalance};
 use crate::io::{
     CommittedOffset, ConsumedRecord, Consumer, ErrorClass, Header, KafkaError, KafkaResult,
@@ -245,6 +247,20 @@ impl RdConsumer {
             return Err(KafkaError {
                 call: "poll",
                 code: format!("OFFSET_OUT_OF_RANGE: {}", error.text),
+                class: ErrorClass::Fatal,
+            });
+        }
+        // Whatever its offset: a batch may begin before the position.
+        if leaves_records_out(&error) && partition.is_some() {
+            tracing::error!(?partition, offset, text = %error.text, "records cannot be read");
+            return Err(KafkaError {
+                call: "poll",
+                code: format!(
+                    "{}: {}: if a restart does not help, the leader's copy is damaged: move the \
+                     leadership to another replica (kafka-leader-election), and check that broker's \
+                     disk",
+                    error.name, error.text
+                ),
                 class: ErrorClass::Fatal,
             });
         }

@@ -73,6 +73,18 @@ pub(super) fn ends_consumer(error: &RdError) -> bool {
     error.is_fatal || denied || NEVER_JOINS.contains(&error.name.as_str())
 }
 
+/// True for an error event behind which librdkafka goes on with what comes next in the log: it tells of
+/// records that it cannot read, and leaves them out.
+pub(super) fn leaves_records_out(error: &RdError) -> bool {
+    const UNREADABLE: [&str; 4] = [
+        "_BAD_COMPRESSION",
+        "_BAD_MSG",
+        "_CRIT_SYS_RESOURCE",
+        "_NOT_IMPLEMENTED",
+    ];
+    UNREADABLE.contains(&error.name.as_str())
+}
+
 /// An error of a transactional call, by librdkafka's flags. `otherwise`: when it has none of them.
 pub(super) fn of_transaction(
     call: &'static str,
@@ -132,6 +144,14 @@ mod tests {
         assert_eq!(class("UNSTABLE_OFFSET_COMMIT"), ErrorClass::Retriable);
         assert_eq!(class("UNKNOWN_TOPIC_OR_PART"), ErrorClass::Fatal);
         assert_eq!(class("GROUP_AUTHORIZATION_FAILED"), ErrorClass::Fatal);
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_never_left_out() {
+        for name in ["_BAD_MSG", "_BAD_COMPRESSION", "_NOT_IMPLEMENTED"] {
+            assert!(leaves_records_out(&error(name)), "{name}");
+        }
+        assert!(!leaves_records_out(&error("_TRANSPORT")));
     }
 
     #[test]

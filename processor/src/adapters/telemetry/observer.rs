@@ -256,6 +256,13 @@ impl Observer for Telemetry {
                 );
             }
             WorkerEvent::Recovered { partition, at } => self.ready(partition, at, "replay"),
+            WorkerEvent::Opening { partition, at } => {
+                info!(
+                    partition = partition.0,
+                    at = at.0,
+                    "opening a new partition"
+                );
+            }
             WorkerEvent::Fresh { partition, at } => self.ready(partition, at, "fresh"),
             WorkerEvent::Released { partition, in_time } => {
                 metrics.forget(&self.of(partition));
@@ -364,6 +371,9 @@ impl Observer for Telemetry {
             WorkerEvent::Postponed { partition } => {
                 metrics.recoveries_postponed.get_or_create(&of_worker).inc();
                 warn!(partition = partition.0, "the restore has to wait");
+            }
+            WorkerEvent::Outdated => {
+                warn!("the committed offsets that were answered are outdated: asking again");
             }
             WorkerEvent::SetBack { partition } => {
                 metrics.set_backs.get_or_create(&of_worker).inc();

@@ -66,6 +66,8 @@ enum Step {
 pub(crate) struct Membership {
     group: Arc<str>,
     topic: Option<Arc<str>>,
+    /// How many partitions the topic had when it was last looked at.
+    partitions: Option<usize>,
     protocol: RebalanceProtocol,
     phase: Phase,
     /// Answers to requests of an older attempt are ignored.
@@ -94,6 +96,7 @@ impl Membership {
         Membership {
             group,
             topic: None,
+            partitions: None,
             protocol,
             phase: Phase::Out,
             attempt: 0,
@@ -304,6 +307,21 @@ impl Membership {
         }
     }
 
+    /// A member whose topic has another number of partitions asks for a rebalance.
+    fn check_partitions(&mut self, io: &mut Io<'_>) {
+        let topic = self.topic.as_ref().and_then(|name| io.metadata.topic(name));
+        let Some(count) = topic.map(|topic| topic.partitions.len()) else {
+            return;
+        };
+        let before = self.partitions.replace(count);
+        let is_in = !matches!(self.phase, Phase::Out);
+        if is_in && before.is_some_and(|before| before != count) {
+            io.fx
+                .note("partitions-changed", format_args!("now {count}"));
+            self.rebalance(io.now, io.fx);
+        }
+    }
+
     fn poll_ends_at(&self, interval_ms: u32) -> Micros {
         if self.topic.is_none() || self.polling || self.poll_exceeded {
             Micros::MAX
@@ -345,6 +363,7 @@ impl Membership {
             return;
         }
         self.check_timeouts(io);
+        self.check_partitions(io);
         match self.phase {
             Phase::Out => self.join(io),
             Phase::Assigning(_) => self.run_assignor(io),

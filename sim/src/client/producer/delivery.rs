@@ -5,6 +5,7 @@ use super::{ProducerActor, Tag};
 use crate::client::requests::Connection;
 use crate::fabric::actor::{Effects, Micros};
 use crate::kafka::protocol::{ErrorCode, Offset, Request, TopicPartition};
+use crate::sabotage::Sabotage;
 
 /// True of errors of Produce after which the same batch goes again, perhaps elsewhere.
 fn retriable(code: ErrorCode) -> bool {
@@ -117,8 +118,16 @@ impl ProducerActor {
                 "delivery-timeout",
                 format_args!("{} records were on their way", self.outstanding),
             );
-            self.fail("_MSG_TIMED_OUT", false);
+            self.send_failed("_MSG_TIMED_OUT", false);
             fx.notify();
+        }
+    }
+
+    /// A record cannot be delivered, so its transaction must not commit.
+    pub(super) fn send_failed(&mut self, code: &str, bump: bool) {
+        match self.settings.breaks(Sabotage::SendErrorsSwallowed) {
+            true => self.purge(),
+            false => self.fail(code, bump),
         }
     }
 
@@ -197,7 +206,7 @@ impl ProducerActor {
             format_args!("{} from Produce", code.name()),
         );
         // The refused records leave a gap in the sequence: a new epoch starts it anew.
-        self.fail(&code.name(), true);
+        self.send_failed(&code.name(), true);
         fx.notify();
     }
 

@@ -27,6 +27,7 @@ use crate::kafka::protocol::{
     BrokerId, CoordinatorKey, Message, PartitionId, Record, Request, Response, TopicIndex,
     TopicPartition,
 };
+use crate::sabotage::Sabotage;
 use identity::Identity;
 use processor::io::{ErrorClass, KafkaError, KafkaResult};
 use queue::PartitionQueue;
@@ -274,7 +275,7 @@ impl ProducerActor {
                 }
                 Err(error) => {
                     self.outstanding -= 1;
-                    self.fail(&error.code, false);
+                    self.send_failed(&error.code, false);
                 }
             }
         }
@@ -332,6 +333,11 @@ impl ProducerActor {
         match (tag, response) {
             (Tag::Metadata, Response::Metadata { topics, .. }) => {
                 self.metadata.learn(now, &self.settings, topics);
+                if self.settings.breaks(Sabotage::SequenceRestarted) {
+                    self.queues
+                        .values_mut()
+                        .for_each(PartitionQueue::restart_sequence);
+                }
             }
             (Tag::FindCoordinator, Response::FindCoordinator(result)) => {
                 self.coordinator.found(result);

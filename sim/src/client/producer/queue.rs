@@ -234,6 +234,13 @@ impl PartitionQueue {
         self.sealed.len() < before
     }
 
+    /// Forgets the sequence while nothing is on its way: never of a faithful producer.
+    pub(crate) fn restart_sequence(&mut self) {
+        if self.is_empty() {
+            self.next_sequence = 0;
+        }
+    }
+
     /// Starts the sequence anew under a new identity; batches keep their records.
     pub(crate) fn restamp(&mut self, identity: (i64, i16)) {
         self.next_sequence = 0;

@@ -58,6 +58,7 @@ fn config() -> ClusterConfig {
         name: name.into(),
         topic_id: format!("id-{name}").into(),
         partitions,
+        shown_partitions: partitions,
         log_append_time,
         min_insync_replicas: None,
     };
@@ -78,7 +79,11 @@ fn config() -> ClusterConfig {
         transaction_max_timeout_ms: 900_000,
         group_initial_rebalance_delay_ms: 100,
         message_max_bytes: 1_000_000,
-        fences_members: true,
+        transactional_id_expiration_ms: 7 * 86_400_000,
+        // The records of tests are of 1970.
+        producer_id_expiration_ms: u64::MAX,
+        transaction_verification: true,
+        broken: None,
         unix_ms_at_zero: UNIX_MS,
     }
 }

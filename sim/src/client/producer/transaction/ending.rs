@@ -93,7 +93,7 @@ impl ProducerActor {
         if !ready || self.txn.end.in_flight || self.txn.end.at > now || self.registers() {
             return;
         }
-        if self.txn.phase == Phase::Aborting && self.txn.bump {
+        if self.txn.phase == Phase::Aborting && self.txn.bump && !self.settings.keeps_epoch() {
             self.txn.phase = Phase::Renewing;
             fx.note("producer-epoch-bumped", self.id());
             self.identity.renew();

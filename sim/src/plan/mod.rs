@@ -2,6 +2,13 @@
 //! random in it (delays, which message is lost, generated records) is a keyed hash of the plan's
 //! seed and of who asks.
 
+mod check;
+mod fault;
+
+pub use check::PlanError;
+pub use fault::{Api, Fault, FaultKind, Machine, Trigger, Until};
+
+use crate::sabotage::Sabotage;
 use serde::{Deserialize, Serialize};
 
 /// One run.
@@ -24,11 +31,60 @@ pub struct Plan {
     /// configuration, by section and key.
     #[serde(default)]
     pub processor: toml::Table,
+    /// Settings of the brokers.
+    #[serde(default, skip_serializing_if = "Brokers::are_usual")]
+    pub brokers: Brokers,
+    /// A promise that the world breaks: a bug, to see that the checkers notice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bug: Option<Bug>,
+    /// The processor has to refuse to go on, in words that contain these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// What is produced.
     pub workload: Workload,
     /// What goes wrong, in any order.
     #[serde(default)]
     pub faults: Vec<Fault>,
+}
+
+/// A bug that is planted in the world, and what it must come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bug {
+    /// The broken promise.
+    pub promise: Sabotage,
+    /// Name of the property that accuses it; without the bug, the plan holds.
+    pub property: String,
+}
+
+/// Settings of the brokers, by Kafka's names, where plans differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Brokers {
+    /// transactional.id.expiration.ms
+    pub transactional_id_expiration_ms: u64,
+    /// producer.id.expiration.ms
+    pub producer_id_expiration_ms: u64,
+    /// transaction.partition.verification.enable: brokers before 3.6 have none.
+    pub transaction_verification: bool,
+}
+
+impl Default for Brokers {
+    fn default() -> Brokers {
+        Brokers {
+            transactional_id_expiration_ms: 7 * 86_400_000,
+            producer_id_expiration_ms: 86_400_000,
+            transaction_verification: true,
+        }
+    }
+}
+
+impl Brokers {
+    /// True if nothing differs from Kafka's defaults.
+    #[must_use]
+    pub fn are_usual(&self) -> bool {
+        *self == Brokers::default()
+    }
 }
 
 /// Machines and topics.
@@ -128,113 +184,4 @@ pub struct Scripted {
     /// Sent this many times (at least 1).
     #[serde(default = "one")]
     pub times: u64,
-}
-
-/// Something that goes wrong (or changes) at a moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
-    /// When, virtual milliseconds.
-    pub at_ms: u64,
-    /// What.
-    #[serde(flatten)]
-    pub kind: FaultKind,
-}
-
-/// A machine, by role and number (from 0 for workers, from 1 for brokers, as they are named).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
-pub enum Machine {
-    Worker(u32),
-    Broker(u32),
-    Controller,
-    Producer,
-}
-
-/// Kinds of fault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum FaultKind {
-    /// kill -9 of a worker process; a supervisor starts it again after `down_ms`.
-    WorkerCrash {
-        /// Number of the worker.
-        worker: u32,
-        /// Milliseconds until the restart.
-        down_ms: u64,
-    },
-    /// The whole worker process stands still, its client library too (SIGSTOP, a long GC, a VM that
-    /// migrates).
-    WorkerPause {
-        /// Number of the worker.
-        worker: u32,
-        /// For so long.
-        for_ms: u64,
-    },
-    /// SIGTERM: the worker drains, commits and leaves the group, and does not come back unless a
-    /// later `WorkerJoin` starts it.
-    WorkerLeave {
-        /// Number of the worker.
-        worker: u32,
-    },
-    /// The worker process starts.
-    WorkerJoin {
-        /// Number of the worker.
-        worker: u32,
-    },
-    /// A broker process dies and starts again after `down_ms`.
-    BrokerCrash {
-        /// Number of the broker.
-        broker: u32,
-        /// Milliseconds until the restart.
-        down_ms: u64,
-    },
-    /// A broker process stands still.
-    BrokerPause {
-        /// Number of the broker.
-        broker: u32,
-        /// For so long.
-        for_ms: u64,
-    },
-    /// Messages from any of `from` to any of `to` are lost (and the other way, unless `one_way`).
-    NetworkCut {
-        /// One side.
-        from: Vec<Machine>,
-        /// Other side.
-        to: Vec<Machine>,
-        /// Only that direction.
-        one_way: bool,
-        /// For so long.
-        for_ms: u64,
-    },
-    /// The network is bad everywhere.
-    NetworkTrouble {
-        /// For so long.
-        for_ms: u64,
-        /// Per mille of messages lost.
-        loss_permille: u32,
-        /// Per mille of messages that arrive twice.
-        duplicate_permille: u32,
-        /// Per mille of messages that are overtaken by later ones.
-        reorder_permille: u32,
-        /// How late a duplicate or overtaken message may be.
-        delay_ms_max: u64,
-        /// Added to every delivery.
-        extra_latency_ms: u64,
-    },
-    /// The object store misbehaves.
-    ObjectStoreTrouble {
-        /// For so long.
-        for_ms: u64,
-        /// Per mille of requests that fail without effect.
-        error_permille: u32,
-        /// Per mille of requests that take effect and then report an error.
-        unknown_permille: u32,
-        /// Added to every request.
-        extra_latency_ms: u64,
-    },
-    /// Answers to EndTxn are lost for a while, so that clients send it again (KAFKA-17754).
-    EndTxnAnswersLost {
-        /// For so long.
-        for_ms: u64,
-    },
 }
