@@ -28,6 +28,10 @@ impl Notes {
 }
 
 impl fmt::Display for Notes {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tells people how long a step on a genuine cluster has taken"
+    )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = self.0.lock().expect("nobody panics with it");
         for (begun, what) in steps.iter() {
