@@ -234,6 +234,17 @@ fn a_transaction_that_was_torn_is_an_error_not_a_panic() {
 }
 
 #[test]
+fn openings_that_are_fenced_again_and_again_name_the_ordinal() {
+    let world = World::with_events(20);
+    world.fail("commit_opening", 9, ErrorClass::Fenced);
+    let mut script = reading();
+    script.push(Step::Wait(20_000));
+    let error = world.run(&config(""), script).error();
+    assert!(matches!(error, WorkerError::FencedRepeatedly(_)), "{error}");
+    assert_eq!(world.transaction_count(), 0);
+}
+
+#[test]
 fn being_fenced_again_and_again_names_the_ordinal() {
     let world = World::with_events(20);
     world.fail("commit_transaction", 9, ErrorClass::Fenced);

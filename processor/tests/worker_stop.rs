@@ -242,3 +242,16 @@ fn a_partition_that_must_be_replayed_makes_a_stop_unclean() {
     world.run_well(&config(""), reading());
     world.outputs(P0);
 }
+
+#[test]
+fn a_partition_that_was_only_opened_needs_no_snapshot_before_a_stop() {
+    let world = World::new();
+    world.fail("put", 10_000, ErrorClass::Retriable);
+    world.run_well(&config(""), reading());
+    assert_eq!(world.lock().commit_record(P0).snapshot, "");
+    // With something read of it, it does: nothing may be put out without.
+    world.append_events(0..EVENTS);
+    let error = world.run(&config(""), reading()).error();
+    assert!(matches!(error, WorkerError::DrainIncomplete(P0)), "{error}");
+    assert_eq!(world.transaction_count(), 0);
+}

@@ -71,6 +71,14 @@ impl WorkerError {
         }
     }
 
+    /// True when the commit was made on a topic that is not there any more.
+    pub(super) fn is_of_another_topic(&self) -> bool {
+        match self {
+            WorkerError::Refused { reason, .. } => matches!(reason, Refusal::OtherTopic { .. }),
+            _ => false,
+        }
+    }
+
     /// True when a restart without a decision of the operator cannot help.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

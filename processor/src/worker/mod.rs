@@ -38,7 +38,7 @@ use futures_util::future::{Either, select};
 use memory::{Local, limit_of};
 use object_store::ObjectStore;
 use partition::{OwnedPartition, Phase};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -117,8 +117,9 @@ pub struct Worker<K: Kafka, S, C, O> {
     reads_alone: bool,
     /// The commits of other partitions pin the topic as this process knows it.
     fits_others: bool,
-    /// Partitions whose replay contradicted the commit, where the operator has accepted that.
-    given_up: BTreeSet<PartitionId>,
+    /// Commits that a replay has contradicted, where the operator has accepted that: their partitions begin
+    /// anew, if nobody has committed anything else since.
+    given_up: BTreeMap<PartitionId, CommittedOffset>,
     /// The member's identity at the last poll: what was polled is committed under it.
     group: Option<K::GroupMetadata>,
     /// Rebalances that came while something else was waited for.
@@ -170,7 +171,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             read_ahead: BTreeMap::new(),
             reads_alone: false,
             fits_others: false,
-            given_up: BTreeSet::new(),
+            given_up: BTreeMap::new(),
             group: None,
             deferred: VecDeque::new(),
             last_poll_at: now,
@@ -279,7 +280,14 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             Ok(true) => self.tell_recovered(partition),
             Ok(false) => {}
             Err(error) if error.can_be_accepted() && self.accepts_reset(partition) => {
-                self.given_up.insert(partition);
+                self.observer.observe(&WorkerEvent::ResetAccepted {
+                    partition,
+                    reason: &error.to_string(),
+                });
+                if let Some(owned) = self.owned.get(&partition) {
+                    let committed = owned.acknowledged.committed.clone();
+                    self.given_up.insert(partition, committed);
+                }
                 self.set_back(partition)?;
             }
             Err(error) => return Err(error),
@@ -294,7 +302,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
 
     /// Pauses a partition while too much waits for a commit.
     fn hold_back(&mut self, partition: PartitionId) {
-        let pending_bytes = self.pending_bytes();
+        let Some(owned) = self.owned.get(&partition) else {
+            return;
+        };
+        let pending_bytes = self.pending_bytes(owned.needs_snapshot);
         let Some(owned) = self.owned.get_mut(&partition) else {
             return;
         };
@@ -309,24 +320,31 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// Ends pauses once there is room again, however it came: by a commit, or because a partition was
     /// given up. (A partition in replay has nothing to commit itself.)
     fn end_holding_back(&mut self) {
-        let pending_bytes: usize = self.owned.values().map(|owned| owned.pending_bytes).sum();
-        if pending_bytes > PENDING_BYTES_MAX {
-            return;
-        }
-        let held_back = self.owned.values_mut().filter(|owned| owned.held_back);
-        let resumed: Vec<PartitionId> = held_back
-            .map(|owned| {
-                owned.held_back = false;
-                owned.partition
-            })
-            .collect();
-        if !resumed.is_empty() {
-            self.let_flow(&resumed);
+        for needs_snapshot in [false, true] {
+            if self.pending_bytes(needs_snapshot) > PENDING_BYTES_MAX {
+                continue;
+            }
+            let alike = self.owned.values_mut();
+            let alike = alike.filter(|owned| owned.needs_snapshot == needs_snapshot);
+            let resumed: Vec<PartitionId> = alike
+                .filter(|owned| owned.held_back)
+                .map(|owned| {
+                    owned.held_back = false;
+                    owned.partition
+                })
+                .collect();
+            if !resumed.is_empty() {
+                self.let_flow(&resumed);
+            }
         }
     }
 
-    fn pending_bytes(&self) -> usize {
-        self.owned.values().map(|owned| owned.pending_bytes).sum()
+    /// What waits for a commit. Partitions that wait for a snapshot first are counted apart, so that an
+    /// object store that is down holds back only them.
+    fn pending_bytes(&self, needs_snapshot: bool) -> usize {
+        let alike = self.owned.values();
+        let alike = alike.filter(|owned| owned.needs_snapshot == needs_snapshot);
+        alike.map(|owned| owned.pending_bytes).sum()
     }
 
     fn tell_recovered(&self, partition: PartitionId) {
@@ -379,6 +397,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         for &partition in partitions {
             self.waiting.remove(&partition);
             self.read_ahead.remove(&partition);
+            self.given_up.remove(&partition);
             if self.owned.remove(&partition).is_some() {
                 self.state.drop_partition(partition)?;
                 self.observer

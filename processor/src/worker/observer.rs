@@ -60,6 +60,13 @@ pub enum WorkerEvent<'a> {
         /// First offset.
         at: Offset,
     },
+    /// A refusal was met, and the operator has accepted that the partition begins anew.
+    ResetAccepted {
+        /// Partition.
+        partition: PartitionId,
+        /// What would have been refused.
+        reason: &'a str,
+    },
     /// A partition was given up.
     Released {
         /// Partition.

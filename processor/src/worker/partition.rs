@@ -270,9 +270,11 @@ impl OwnedPartition {
 
     /// True if a replay would have nothing to do: the committed snapshot stands at the committed offset.
     pub(super) fn is_settled(&self) -> bool {
-        let named = self.named.back().map(|snapshot| snapshot.at);
-        let committed = self.acknowledged.committed.offset;
-        named == Some(committed) && committed == self.task.position()
+        let Acknowledged { committed, record } = &self.acknowledged;
+        // Without a snapshot it was only opened, and begins anew where it was opened.
+        let newest = self.named.back();
+        let restored_at = newest.map_or(record.snapshot_at, |snapshot| snapshot.at);
+        restored_at == committed.offset && committed.offset == self.task.position()
     }
 
     /// True if a snapshot would hold something that the newest one does not.

@@ -31,7 +31,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         // The work of partitions that are already there must not wait for a restore.
         self.commit().await?;
-        self.refuse_changed_topic(partition).await?;
+        if !self.is_same_topic(partition).await? {
+            self.postpone(partition);
+            return Ok(());
+        }
         let Some(committed) = self.committed_of(partition, now).await? else {
             self.postpone(partition);
             return Ok(());
@@ -41,8 +44,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             return Ok(());
         }
         match self.recover(partition, committed.clone()).await {
-            Ok(Some(owned)) => self.begin(owned),
-            Ok(None) => self.postpone(partition),
+            // A restore takes a while: what is read from here on must come from the topic that was restored.
+            Ok(Some(owned)) if self.is_same_topic(partition).await? => self.begin(owned),
+            Ok(Some(_) | None) => self.postpone(partition),
             Err(error) if error.is_refusal() => {
                 self.confirm_refusal(partition, committed, error).await?;
             }
@@ -120,22 +124,32 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
     }
 
-    /// A topic that was created anew, or has grown, while this process runs.
-    async fn refuse_changed_topic(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
+    /// Whether the topic is the one that this process began with. False: it cannot be told now, because two
+    /// answers contradict each other (a broker that lags behind tells of the topic as it was).
+    ///
+    /// # Errors
+    /// A refusal if it was created anew, or has grown.
+    async fn is_same_topic(&mut self, partition: PartitionId) -> Result<bool, WorkerError> {
         let topic = self.config.kafka.input_topic.clone();
         let found = self.describe_topic(&topic).await?;
+        if found == self.topic {
+            return Ok(true);
+        }
+        self.clock.sleep(super::RESTORE_RETRY).await;
+        self.stay_in_group().await?;
+        if self.describe_topic(&topic).await? != found {
+            return Ok(false);
+        }
         let reason = if found.topic_id != self.topic.topic_id {
             Refusal::OtherTopic {
                 committed: self.topic.topic_id.clone().unwrap_or_default(),
                 found: found.topic_id.unwrap_or_default(),
             }
-        } else if found.partitions != self.topic.partitions {
+        } else {
             Refusal::PartitionCount {
                 committed: self.topic.partitions,
                 found: found.partitions,
             }
-        } else {
-            return Ok(());
         };
         Err(WorkerError::Refused { partition, reason })
     }
@@ -157,10 +171,11 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let start = found.offset.max(earliest);
         // What is given up still tells whether older owners are to be outdone.
         let term = CommitRecord::decode(&found.metadata).map_or(0, |record| record.term);
-        if self.given_up.remove(&partition) {
-            return self.begin_fresh(partition, start, term, true).await;
-        }
+        let given_up = self.given_up.remove(&partition);
         let resumed = match self.check_commit(&found, earliest) {
+            Ok(_) if given_up.as_ref() == Some(&found) => {
+                return self.begin_fresh(partition, start, term, true).await;
+            }
             Ok(record) => {
                 let found = Acknowledged {
                     committed: found,
@@ -172,6 +187,16 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         };
         match resumed {
             Err(error) if error.can_be_accepted() && accepted => {
+                self.observer.observe(&WorkerEvent::ResetAccepted {
+                    partition,
+                    reason: &error.to_string(),
+                });
+                // An offset of another topic says nothing of this one.
+                let start = if error.is_of_another_topic() {
+                    earliest
+                } else {
+                    start
+                };
                 self.begin_fresh(partition, start, term, true).await
             }
             resumed => resumed,
@@ -270,6 +295,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.ensure_producer().await?;
         let offset = self.offset_of(partition, opening);
         let ending = self.transact(&[], &[offset], &group).await?;
+        if ending == Ending::Committed {
+            self.fenced_in_a_row = 0;
+        }
         Ok(ending == Ending::Committed)
     }
 

@@ -3,7 +3,7 @@
 use super::error::WorkerError;
 use super::observer::WorkerEvent;
 use super::partition::{Acknowledged, OwnedPartition};
-use super::{FENCES_IN_A_ROW_MAX, Observer, PENDING_BYTES_MAX, RETRY_PAUSE, Worker};
+use super::{FENCES_IN_A_ROW_MAX, Observer, RETRY_PAUSE, Worker};
 use crate::config::ProcessorConfig;
 use crate::core::{Counters, Destination, OutputRecord};
 use crate::io::{
@@ -96,7 +96,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let tainted = self.producer.as_ref().is_none_or(|p| p.is_tainted());
         if error.class != ErrorClass::RequiresAbort || tainted {
             // A mark is cut off by a timeout as easily as by a second process: it proves nothing.
-            if error.class == ErrorClass::Fenced && !partitions.is_empty() {
+            let input = &self.config.kafka.input_topic;
+            let is_mark = offsets.iter().all(|offset| offset.tp.topic != *input);
+            if error.class == ErrorClass::Fenced && !is_mark {
                 self.count_fence()?;
             }
             return Ok(self.abandon_producer(&error));
@@ -208,30 +210,13 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             owned.name_snapshot(retention, now_unix_ms);
             owned.acknowledged = attempt.said;
         }
-        self.release_held_back();
+        self.end_holding_back();
         self.observer.observe(&WorkerEvent::Committed {
             partitions,
             outputs,
             took: self.clock.monotonic().saturating_sub(began),
         });
         Ok(())
-    }
-
-    /// Lets partitions deliver again that were paused because too much waited for a commit.
-    fn release_held_back(&mut self) {
-        if self.pending_bytes() > PENDING_BYTES_MAX {
-            return;
-        }
-        let held = self.owned.values_mut().filter(|owned| owned.held_back);
-        let held: Vec<PartitionId> = held
-            .map(|owned| {
-                owned.held_back = false;
-                owned.partition
-            })
-            .collect();
-        if !held.is_empty() {
-            self.let_flow(&held);
-        }
     }
 
     /// Ends a pause. A partition that is not owned any more is told by the next poll.

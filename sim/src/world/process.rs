@@ -157,6 +157,9 @@ fn describe(event: &WorkerEvent<'_>) -> Option<(&'static str, String)> {
         WorkerEvent::Fresh { partition, at } => {
             ("fresh", format!("partition {partition} from {at}"))
         }
+        WorkerEvent::ResetAccepted { partition, reason } => {
+            ("reset-accepted", format!("partition {partition}: {reason}"))
+        }
         WorkerEvent::Released { partition, in_time } => {
             let how = if *in_time { "in time" } else { "already lost" };
             ("released", format!("partition {partition}, {how}"))

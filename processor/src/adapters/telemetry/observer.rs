@@ -349,6 +349,12 @@ impl Observer for Telemetry {
                     "the partition is idle: its watermark follows the clock"
                 );
             }
+            WorkerEvent::ResetAccepted { partition, reason } => {
+                warn!(
+                    partition = partition.0,
+                    reason, "the partition begins anew, as recovery.accept_reset_partitions allows"
+                );
+            }
             WorkerEvent::FellBack {
                 partition,
                 to,
