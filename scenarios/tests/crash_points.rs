@@ -86,6 +86,9 @@ fn first_commit(tapped: &Tapped) -> &Call {
 #[test]
 fn a_death_before_a_commit_leaves_none_and_one_after_its_request_leaves_it() {
     let mut story = first_story();
+    // One worker has everything: its calls have the same numbers in the shorter world below.
+    story.plan.topology.workers = 1;
+    story.plan.faults.truncate(1);
     let (_, tapped) = played(&story, &[], false);
     let commit = first_commit(&tapped);
     let marks = || commit.marks.iter();
@@ -93,8 +96,6 @@ fn a_death_before_a_commit_leaves_none_and_one_after_its_request_leaves_it() {
     let last = marks().map(|mark| mark.at.as_ms()).max().expect("marks");
     story.plan.active_ms = last + 1_000;
     story.plan.settle_ms = 1;
-    story.plan.topology.workers = 1;
-    story.plan.faults.retain(|fault| fault.at_ms <= last);
     story
         .plan
         .workload
