@@ -143,17 +143,17 @@ fn a_partition_without_a_snapshot_holds_no_other_back_while_the_store_is_down() 
         }
     }
     world.fail("put", 1_000_000, ErrorClass::Retriable);
-    let script = vec![
-        assign(&[P0, P1]),
-        fake::Step::Wait(4_000),
-        act(|inner| {
-            for index in 20..40 {
+    let mut script = vec![assign(&[P0, P1]), fake::Step::Wait(4_000)];
+    // Again and again: what would be held back is so after its first records.
+    for begin in [20, 30, 40] {
+        script.push(act(move |inner| {
+            for index in begin..begin + 10 {
                 fake::append_varied(inner, P0, index);
             }
-        }),
-        fake::Step::Wait(4_000),
-        fake::Step::Crash,
-    ];
+        }));
+        script.push(fake::Step::Wait(4_000));
+    }
+    script.push(fake::Step::Crash);
     world.run(&config(SELDOM), script);
     assert_eq!(world.count("pause [PartitionId(1)]"), 1, "it is held back");
     assert_eq!(world.committed_offset(P0), Some(world.end_of_log()));
