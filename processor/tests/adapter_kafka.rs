@@ -94,7 +94,9 @@ impl Cluster {
 
     /// Appends records `from..to` to partition 0 of the input in one transaction.
     fn fill(&self, from: usize, to: usize) {
-        let mut producer = self.kafka().producer("filler").unwrap();
+        // Tests run side by side on one cluster: a shared id would let one fence another.
+        let filler = format!("{}-filler", self.config.input_topic);
+        let mut producer = self.kafka().producer(&filler).unwrap();
         now(producer.init_transactions(CALL)).unwrap();
         producer.begin_transaction().unwrap();
         for number in from..to {
