@@ -63,22 +63,20 @@ impl Cluster {
     }
 
     fn create_topics(&self) {
-        let admin = client_config(&self.config, Role::Admin).unwrap();
-        let admin: AdminClient<DefaultClientContext> = admin.create().unwrap();
         let topics = [&self.config.input_topic, &self.config.output_topic];
         let topics: Vec<NewTopic<'_>> = topics
             .iter()
             .map(|name| NewTopic::new(name, 2, TopicReplication::Fixed(-1)))
             .collect();
         let options = AdminOptions::new().operation_timeout(Some(CALL));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let results = runtime
-            .block_on(admin.create_topics(&topics, &options))
-            .unwrap();
+        let created = self.admin().create_topics(&topics, &options);
+        let results = wait_for(created).unwrap();
         assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        let config = client_config(&self.config, Role::Admin).unwrap();
+        config.create().unwrap()
     }
 
     fn kafka(&self) -> RdKafka {
@@ -126,6 +124,27 @@ impl Cluster {
         consumer.accept(&assigned).unwrap();
         (consumer, assigned)
     }
+}
+
+/// Others use the cluster too, and damaged logs would never be in sync again.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let topics = [&self.config.input_topic, &self.config.output_topic].map(String::as_str);
+        let options = AdminOptions::new().operation_timeout(Some(CALL));
+        let deleted = wait_for(self.admin().delete_topics(&topics, &options));
+        // A test that fails must tell why, not end in a second panic.
+        if !deleted.is_ok_and(|results| results.iter().all(Result::is_ok)) {
+            eprintln!("the topics {topics:?} could not be deleted");
+        }
+    }
+}
+
+/// Admin clients need a runtime.
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(future)
 }
 
 /// Polls until `wanted` says what came.
