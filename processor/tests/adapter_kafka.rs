@@ -69,8 +69,8 @@ impl Cluster {
             .map(|name| NewTopic::new(name, 2, TopicReplication::Fixed(-1)))
             .collect();
         let options = AdminOptions::new().operation_timeout(Some(CALL));
-        let created = self.admin().create_topics(&topics, &options);
-        let results = wait_for(created).unwrap();
+        let admin = self.admin();
+        let results = wait_for(admin.create_topics(&topics, &options)).unwrap();
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
@@ -131,7 +131,8 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let topics = [&self.config.input_topic, &self.config.output_topic].map(String::as_str);
         let options = AdminOptions::new().operation_timeout(Some(CALL));
-        let deleted = wait_for(self.admin().delete_topics(&topics, &options));
+        let admin = self.admin();
+        let deleted = wait_for(admin.delete_topics(&topics, &options));
         // A test that fails must tell why, not end in a second panic.
         if !deleted.is_ok_and(|results| results.iter().all(Result::is_ok)) {
             eprintln!("the topics {topics:?} could not be deleted");
