@@ -220,13 +220,19 @@ fn another_partition_count_is_refused_at_recovery_until_accepted() {
 }
 
 #[test]
-fn a_partition_that_is_new_to_a_running_worker_is_refused() {
+fn a_partition_that_is_new_to_a_running_worker_is_refused_by_the_next() {
     let world = World::with_events(20);
     let mut script = reading();
-    script.push(act(|inner| inner.partitions = 3));
+    script.push(act(|inner| {
+        inner.partitions = 3;
+        inner.logs.insert(PartitionId(2), fake::Log::default());
+    }));
     script.push(assign(&[PartitionId(2)]));
     let error = world.run(&config(""), script).error();
-    assert!(error.is_refusal());
+    assert!(matches!(error, WorkerError::TopicChanged(_)), "{error}");
+    let again = vec![assign(&[PartitionId(2)]), fake::Step::Wait(500)];
+    let error = world.run(&config(""), again).error();
+    assert!(error.is_refusal(), "{error}");
     names(
         &error.to_string(),
         &["partition 2", "of 2 partitions", "has 3"],
@@ -506,12 +512,15 @@ fn a_checkpoint_whose_objects_are_gone_is_refused_by_their_path_until_accepted()
 }
 
 #[test]
-fn a_topic_that_is_created_anew_under_a_running_worker_is_refused() {
+fn a_topic_that_is_created_anew_under_a_running_worker_is_refused_by_the_next() {
     let world = World::with_events(20);
     let mut script = reading();
     script.push(act(|inner| inner.topic_id = Some("topic-b".into())));
     script.push(assign(&[P1]));
     let error = world.run(&config(""), script).error();
+    assert!(matches!(error, WorkerError::TopicChanged(_)), "{error}");
+    assert_eq!(world.committed_offset(P1), None);
+    let error = world.run(&config(""), reading()).error();
     assert!(error.is_refusal(), "{error}");
     names(&error.to_string(), &["topic-a", "topic-b"]);
     assert_eq!(world.committed_offset(P1), None);

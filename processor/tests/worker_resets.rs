@@ -4,7 +4,7 @@ mod fake;
 
 use fake::{Fault, P0, P1, World, act, assign, config, lose, reading, reading_then_crash};
 use processor::io::ErrorClass;
-use processor::worker::{Refusal, WorkerError};
+use processor::worker::WorkerError;
 
 const ACCEPT_P0: &str = "recovery = { accept_reset_partitions = [0] }";
 const SELDOM: &str = "checkpoint = { interval_ms = 60000 }";
@@ -23,11 +23,10 @@ fn crashed_behind() -> World {
 }
 
 #[track_caller]
-fn is_other_topic(error: &WorkerError) {
-    let WorkerError::Refused { reason, .. } = error else {
-        panic!("{error}");
-    };
-    assert!(matches!(reason, Refusal::OtherTopic { .. }), "{error}");
+fn is_changed_topic(error: &WorkerError) {
+    // Not a refusal: the process itself may have been told of the topic as it was.
+    assert!(matches!(error, WorkerError::TopicChanged(_)), "{error}");
+    assert!(!error.is_refusal());
 }
 
 #[test]
@@ -95,27 +94,39 @@ fn an_acceptance_survives_a_start_that_has_to_be_tried_again() {
 }
 
 #[test]
-fn a_topic_created_anew_while_a_partition_is_opened_is_refused() {
+fn a_topic_created_anew_while_a_partition_is_opened_ends_the_process() {
     for call in ["bounds", "commit_opening"] {
         let world = World::with_events(20);
         let created_anew = |inner: &mut fake::Inner| inner.topic_id = Some(NEW_TOPIC.into());
         world.meet(call, 0, Fault::default().and_before(created_anew));
         let error = world.run(&config(""), reading()).error();
-        is_other_topic(&error);
+        is_changed_topic(&error);
         assert_eq!(world.transaction_count(), 0, "{call}");
         assert_eq!(world.count("start_at"), 0, "{call}");
     }
 }
 
 #[test]
-fn a_topic_created_anew_while_a_partition_is_restored_is_refused() {
+fn a_topic_created_anew_while_a_partition_is_restored_ends_the_process() {
     let world = crashed_behind();
     let before = world.lock().committed.clone();
     let created_anew = |inner: &mut fake::Inner| inner.topic_id = Some(NEW_TOPIC.into());
     world.meet("get", 0, Fault::default().and_before(created_anew));
-    is_other_topic(&world.run(&config(""), reading()).error());
+    is_changed_topic(&world.run(&config(""), reading()).error());
     assert_eq!(world.lock().committed, before);
     assert_eq!(world.count("start_at"), 0);
+}
+
+#[test]
+fn a_process_that_began_on_the_answer_of_a_broker_that_lags_behind_is_well_the_next_time() {
+    let world = World::with_events(20);
+    let lag = |inner: &mut fake::Inner| inner.topic_id = Some("topic-0".into());
+    let caught_up = |inner: &mut fake::Inner| inner.topic_id = Some("topic-a".into());
+    world.meet("describe_topic", 0, Fault::default().and_before(lag));
+    world.meet("describe_topic", 0, Fault::default().and_before(caught_up));
+    is_changed_topic(&world.run(&config(""), reading()).error());
+    world.run_well(&config(""), reading());
+    assert_eq!(world.committed_offset(P0), Some(world.end_of_log()));
 }
 
 #[test]

@@ -23,6 +23,11 @@ pub enum WorkerError {
         "the transactional.id `{0}` is used by another process: give every worker its own worker.ordinal"
     )]
     FencedRepeatedly(String),
+    /// The topic is not what this process was told when it began.
+    #[error(
+        "the topic `{0}` was created anew or has got more partitions: start the process again; it compares the topic with what is committed"
+    )]
+    TopicChanged(String),
     /// Part of a transaction is committed.
     #[error(
         "one transaction was committed for {committed} partitions and not for {missing}: a stray EndTxn of an older one tore it; the brokers did not keep their promise, so compare the outputs' sequence numbers before the process is started again"

@@ -126,7 +126,12 @@ pub struct Worker<K: Kafka, S, C, O> {
     deferred: VecDeque<Polled>,
     last_poll_at: Duration,
     last_commit_at: Duration,
+    /// When all partitions that had moved were last snapshotted.
     last_checkpoint_at: Duration,
+    /// When those that needed a snapshot last were.
+    last_urgent_at: Duration,
+    /// The last partition of which a snapshot was tried.
+    last_tried: Option<PartitionId>,
     checkpoints_made: u64,
     /// Numbers the snapshots of this process, so that no two have one id.
     snapshots_made: u64,
@@ -177,6 +182,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             last_poll_at: now,
             last_commit_at: now,
             last_checkpoint_at: now,
+            last_urgent_at: now,
+            last_tried: None,
             checkpoints_made: 0,
             snapshots_made: 0,
             marks_made: 0,
@@ -398,8 +405,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
             self.waiting.remove(&partition);
             self.read_ahead.remove(&partition);
             self.given_up.remove(&partition);
+            // Of one that was being restored, a part may be there.
+            self.state.drop_partition(partition)?;
             if self.owned.remove(&partition).is_some() {
-                self.state.drop_partition(partition)?;
                 self.observer
                     .observe(&WorkerEvent::Released { partition, in_time });
             }
@@ -455,16 +463,20 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     ) -> Result<Option<F::Output>, WorkerError> {
         let mut work = pin!(work);
         loop {
+            self.stay_in_group().await?;
+            if self.is_being_taken(partition) {
+                return Ok(None);
+            }
             {
-                let pause = pin!(self.clock.sleep(self.poll_limit()));
+                // Counted from the last poll, not from the work's beginning: many short pieces of work add
+                // up to a long one.
+                let since = self.clock.monotonic().saturating_sub(self.last_poll_at);
+                let left = self.poll_limit().saturating_sub(since);
+                let pause = pin!(self.clock.sleep(left));
                 // `select` looks at the work first.
                 if let Either::Left((output, _)) = select(work.as_mut(), pause).await {
                     return Ok(Some(output));
                 }
-            }
-            self.stay_in_group().await?;
-            if self.is_being_taken(partition) {
-                return Ok(None);
             }
         }
     }

@@ -21,8 +21,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// cannot be restored now is tried again later.
     pub(super) async fn recover_waiting(&mut self) -> Result<(), WorkerError> {
         let now = self.clock.monotonic();
-        let mut due = self.waiting.iter().filter(|(_, at)| **at <= now);
-        let Some((&partition, _)) = due.next() else {
+        let due = self.waiting.iter().filter(|(_, at)| **at <= now);
+        // The one that has waited longest: one that cannot be restored must not keep the others from it.
+        let Some((&partition, _)) = due.min_by_key(|(_, at)| **at) else {
             return Ok(());
         };
         if self.is_being_taken(partition) {
@@ -31,7 +32,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         // The work of partitions that are already there must not wait for a restore.
         self.commit().await?;
-        if !self.is_same_topic(partition).await? {
+        if !self.is_same_topic().await? {
             self.postpone(partition);
             return Ok(());
         }
@@ -45,7 +46,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         }
         match self.recover(partition, committed.clone()).await {
             // A restore takes a while: what is read from here on must come from the topic that was restored.
-            Ok(Some(owned)) if self.is_same_topic(partition).await? => self.begin(owned),
+            Ok(Some(owned)) if self.is_same_topic().await? => self.begin(owned),
             Ok(Some(_) | None) => self.postpone(partition),
             Err(error) if error.is_refusal() => {
                 self.confirm_refusal(partition, committed, error).await?;
@@ -91,6 +92,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         match self.consumer.start_at(partition, at) {
             Ok(()) => {
                 self.waiting.remove(&partition);
+                self.given_up.remove(&partition);
                 if owned.needs_snapshot {
                     self.hurry_checkpoint();
                 }
@@ -128,8 +130,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     /// answers contradict each other (a broker that lags behind tells of the topic as it was).
     ///
     /// # Errors
-    /// A refusal if it was created anew, or has grown.
-    async fn is_same_topic(&mut self, partition: PartitionId) -> Result<bool, WorkerError> {
+    /// [`WorkerError::TopicChanged`] if it was created anew, or has grown. No refusal: it may be this process
+    /// that was told of the topic as it was; the next one compares what it finds with what is committed.
+    async fn is_same_topic(&mut self) -> Result<bool, WorkerError> {
         let topic = self.config.kafka.input_topic.clone();
         let found = self.describe_topic(&topic).await?;
         if found == self.topic {
@@ -140,18 +143,22 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         if self.describe_topic(&topic).await? != found {
             return Ok(false);
         }
-        let reason = if found.topic_id != self.topic.topic_id {
-            Refusal::OtherTopic {
-                committed: self.topic.topic_id.clone().unwrap_or_default(),
-                found: found.topic_id.unwrap_or_default(),
-            }
-        } else {
-            Refusal::PartitionCount {
-                committed: self.topic.partitions,
-                found: found.partitions,
-            }
-        };
-        Err(WorkerError::Refused { partition, reason })
+        Err(WorkerError::TopicChanged(topic))
+    }
+
+    /// A look at the topic while its partitions are being read: a client goes on at its position in a topic
+    /// that was created anew, without a word, once that topic is long enough. So not more than one interval
+    /// of checkpoints is taken for the old topic's. Without an answer, the next look has to do.
+    ///
+    /// # Errors
+    /// As [`Worker::is_same_topic`].
+    pub(super) async fn watch_topic(&mut self) -> Result<(), WorkerError> {
+        let timeout = self.call_timeout().min(super::PROBE_TIMEOUT);
+        let topic = &self.config.kafka.input_topic;
+        match self.consumer.describe_topic(topic, timeout).await {
+            Ok(found) if found != self.topic => self.is_same_topic().await.map(|_| ()),
+            _ => Ok(()),
+        }
     }
 
     /// Recovers one partition up to the point where its replay can begin. `None`: not now.
@@ -171,9 +178,9 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         let start = found.offset.max(earliest);
         // What is given up still tells whether older owners are to be outdone.
         let term = CommitRecord::decode(&found.metadata).map_or(0, |record| record.term);
-        let given_up = self.given_up.remove(&partition);
+        let is_given_up = self.given_up.get(&partition) == Some(&found);
         let resumed = match self.check_commit(&found, earliest) {
-            Ok(_) if given_up.as_ref() == Some(&found) => {
+            Ok(_) if is_given_up => {
                 return self.begin_fresh(partition, start, term, true).await;
             }
             Ok(record) => {

@@ -32,7 +32,8 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         self.advance_one_idle().await?;
         let now = self.clock.monotonic();
         if now >= self.checkpoint_due_at() {
-            self.checkpoint_all().await?;
+            let is_regular = now >= self.regular_checkpoint_at();
+            self.checkpoint_round(is_regular).await?;
             self.commit().await?;
             self.collect_garbage().await?;
         } else if now >= self.commit_due_at() {
@@ -71,47 +72,64 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     fn checkpoint_due_at(&self) -> Duration {
         let mut due = Duration::MAX;
         for owned in self.owned.values().filter(|owned| owned.wants_snapshot()) {
-            let wait = if owned.needs_snapshot {
-                CHECKPOINT_RETRY
+            due = due.min(if owned.needs_snapshot {
+                self.last_urgent_at + CHECKPOINT_RETRY
             } else {
-                Duration::from_millis(self.config.checkpoint.interval_ms)
-            };
-            due = due.min(self.last_checkpoint_at + wait);
+                self.regular_checkpoint_at()
+            });
         }
         due
     }
 
-    /// The next checkpoint is due at once: nothing of a partition that needs one is committed before.
-    pub(super) fn hurry_checkpoint(&mut self) {
-        self.last_checkpoint_at = Duration::ZERO;
+    fn regular_checkpoint_at(&self) -> Duration {
+        self.last_checkpoint_at + Duration::from_millis(self.config.checkpoint.interval_ms)
     }
 
-    /// Snapshots every partition that has moved. A failure leaves the older snapshot in force. Commits
-    /// go on between two uploads.
-    pub(super) async fn checkpoint_all(&mut self) -> Result<(), WorkerError> {
-        let partitions: Vec<PartitionId> = self
-            .owned
-            .values()
-            .filter(|owned| owned.wants_snapshot())
-            .map(|owned| owned.partition)
-            .collect();
+    /// A checkpoint of those that need one is due at once: nothing of them is committed before.
+    pub(super) fn hurry_checkpoint(&mut self) {
+        self.last_urgent_at = Duration::ZERO;
+    }
+
+    /// Snapshots every partition that has moved, or, in a round that is not a regular one, only those that
+    /// need it. A failure leaves the older snapshot in force, and is the last try of this round: a store that
+    /// does not answer must not keep the others from being polled. Commits go on between two uploads.
+    pub(super) async fn checkpoint_round(&mut self, is_regular: bool) -> Result<(), WorkerError> {
+        if is_regular {
+            self.watch_topic().await?;
+        }
+        let wanting = self.owned.values().filter(|owned| {
+            let is_due = is_regular || owned.needs_snapshot;
+            is_due && owned.wants_snapshot()
+        });
+        let mut partitions: Vec<PartitionId> = wanting.map(|owned| owned.partition).collect();
+        // Whoever was last tried comes last, so that each has its turn.
+        let done = partitions.partition_point(|partition| Some(*partition) <= self.last_tried);
+        partitions.rotate_left(done);
         for partition in partitions {
             if self.is_being_taken(partition) {
                 continue;
             }
-            self.checkpoint(partition).await?;
+            self.last_tried = Some(partition);
+            let is_stored = self.checkpoint(partition).await?;
             if self.clock.monotonic() >= self.commit_due_at() {
                 self.commit().await?;
             }
+            if !is_stored {
+                break;
+            }
         }
-        self.last_checkpoint_at = self.clock.monotonic();
+        self.last_urgent_at = self.clock.monotonic();
+        if is_regular {
+            self.last_checkpoint_at = self.last_urgent_at;
+        }
         self.checkpoints_made += 1;
         Ok(())
     }
 
-    async fn checkpoint(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
+    /// False: it could not be stored.
+    async fn checkpoint(&mut self, partition: PartitionId) -> Result<bool, WorkerError> {
         let Some(owned) = self.owned.get_mut(&partition) else {
-            return Ok(());
+            return Ok(true);
         };
         let began = self.clock.monotonic();
         let changes = owned.task.drain_changes();
@@ -126,10 +144,10 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
         };
         let at = content.at;
         let Some(stored) = self.store(partition, content).await? else {
-            return Ok(());
+            return Ok(true);
         };
         let Some(owned) = self.owned.get_mut(&partition) else {
-            return Ok(());
+            return Ok(true);
         };
         match stored {
             Ok((snapshot, upload)) => {
@@ -144,12 +162,15 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
                     took: self.clock.monotonic().saturating_sub(began),
                 });
             }
-            Err(error) => self.observer.observe(&WorkerEvent::SnapshotFailed {
-                partition,
-                cause: error.to_string(),
-            }),
+            Err(error) => {
+                self.observer.observe(&WorkerEvent::SnapshotFailed {
+                    partition,
+                    cause: error.to_string(),
+                });
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Stores a snapshot: first the pieces that the newest one does not have, a few at a time, then its

@@ -19,7 +19,7 @@ impl<K: Kafka, S: StateStore, C: Clock, O: Observer> Worker<K, S, C, O> {
     pub(super) async fn drain(mut self) -> Result<(), WorkerError> {
         for _ in 0..DRAIN_ROUNDS_MAX {
             self.commit().await?;
-            self.checkpoint_all().await?;
+            self.checkpoint_round(true).await?;
             self.commit().await?;
             self.leave_settled_ones().await?;
             if self.first_unsettled().is_none() {
