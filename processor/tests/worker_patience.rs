@@ -71,9 +71,17 @@ fn partitions_that_cannot_be_restored_keep_no_other_from_it() {
 #[test]
 fn a_store_that_fails_is_left_alone_until_the_next_poll() {
     let world = World::with_events(20);
-    world.fail("put", 1_000_000, ErrorClass::Retriable);
-    let script = vec![assign(&[P0, P1]), Step::Wait(10_000), Step::Crash];
-    world.run(&config(SELDOM), script);
+    let both_move = |inner: &mut fake::Inner| {
+        inner.journal.clear();
+        inner.fail("put", 1_000_000, ErrorClass::Retriable);
+        for index in 20..30 {
+            fake::append_varied(inner, P0, index);
+            fake::append_varied(inner, P1, index);
+        }
+    };
+    let mut script = vec![assign(&[P0, P1]), Step::Wait(5_000), act(both_move)];
+    script.extend([Step::Wait(10_000), Step::Crash]);
+    world.run(&config(""), script);
     assert!(polls_between(&world, "put ", 1), "{}", world.journal());
     // Each has its turn.
     for partition in [P0, P1] {
@@ -159,13 +167,7 @@ fn what_was_restored_and_then_taken_away_is_dropped() {
     let caught_up = |inner: &mut fake::Inner| inner.topic_id = Some("topic-a".into());
     world.meet("describe_topic", 3, Fault::default().and_before(lag));
     world.meet("describe_topic", 0, Fault::default().and_before(caught_up));
-    let script = vec![
-        assign(&[P0]),
-        Step::Polls(2),
-        lose(&[P0]),
-        Step::Polls(2),
-        Step::Crash,
-    ];
+    let script = vec![assign(&[P0]), lose(&[P0]), Step::Polls(2), Step::Crash];
     world.run(&config(""), script);
     assert_eq!(world.count("event Postponed"), 1, "{}", world.journal());
     let restored = *world.places("get ").last().expect("it was restored");
