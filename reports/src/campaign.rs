@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// Failures that are shown in full; the rest are counted.
 const FAILURES_SHOWN_MAX: usize = 20;
 
+/// With fewer seeds, the rule of three says nothing.
+const BOUND_SEEDS_MIN: u32 = 30;
+
 /// Verdicts of one property over the seeds of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
@@ -138,6 +141,8 @@ impl CampaignReport {
             if let Some(times) = run.marks.get(&row.mark) {
                 row.seeds += 1;
                 row.times += times;
+                let first = (&run.scenario, run.seed);
+                row.first.get_or_insert_with(|| (first.0.clone(), first.1));
             }
         }
         for kind in run.planned.keys() {
@@ -206,7 +211,18 @@ impl CampaignReport {
         for missing in &self.unmet {
             text.push_str(&format!("{missing}\n"));
         }
-        let seeds: u64 = self.scenarios.iter().map(|row| row.seeds).sum();
+        if let Some(bound) = self.bound_95() {
+            text.push_str(&format!(
+                "not one accused: with 95 % confidence, fewer than {bound:.1e} of such seeds would be\n"
+            ));
+        }
+        text.push_str(&format!("{}\n", self.verdict()));
+        text
+    }
+
+    /// The verdict in one line.
+    #[must_use]
+    pub fn verdict(&self) -> String {
         let mut verdict = match self.failures.len() {
             0 => "all properties hold".to_owned(),
             failed => format!("{failed} FAILED"),
@@ -214,12 +230,27 @@ impl CampaignReport {
         if !self.unmet.is_empty() {
             verdict.push_str(&format!(", {} demands NOT MET", self.unmet.len()));
         }
-        text.push_str(&format!(
-            "{} scenarios, {} seeds: {verdict}\n",
+        format!(
+            "{} scenarios, {} seeds: {verdict}",
             self.scenarios.len(),
-            grouped(seeds)
-        ));
-        text
+            grouped(self.seeds())
+        )
+    }
+
+    /// Seeds of all scenarios.
+    #[must_use]
+    pub fn seeds(&self) -> u64 {
+        self.scenarios.iter().map(|row| row.seeds).sum()
+    }
+
+    /// When no seed failed: the share of such seeds that would fail is smaller than this, with 95 %
+    /// confidence (the rule of three, 3 / n). `None` when one failed, or with too few seeds to say
+    /// anything.
+    #[must_use]
+    pub fn bound_95(&self) -> Option<f64> {
+        let seeds = u32::try_from(self.seeds()).unwrap_or(u32::MAX);
+        let said = self.failures.is_empty() && seeds >= BOUND_SEEDS_MIN;
+        said.then(|| 3.0 / f64::from(seeds))
     }
 
     /// All marks and all kinds of fault, as text.

@@ -1,4 +1,4 @@
-//! What people look at: tables of campaigns and of crashes, reports of single runs and audits, as text and as JSON.
+//! What people look at: tables of campaigns and of crashes, reports of single runs and audits, as text, as JSON and as a page.
 //!
 //! Comes in: verdicts and counts. Goes out: text that fits 160 columns, and JSON for machines.
 //! Never here: judging, playing, files, terminals.
@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod crash_points;
 pub mod marks;
 pub mod narration;
+pub mod page;
 pub mod quantity;
 pub mod replay;
 pub mod run;

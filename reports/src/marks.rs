@@ -22,6 +22,8 @@ pub struct MarkRow {
     pub seeds: u64,
     /// How often it was reached in all of them.
     pub times: u64,
+    /// The first of those seeds, with its scenario.
+    pub first: Option<(String, u64)>,
 }
 
 impl MarkRow {
@@ -33,6 +35,7 @@ impl MarkRow {
             says: says.to_owned(),
             seeds: 0,
             times: 0,
+            first: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::runner::{Order, RunError, play};
 use crate::scenario::Scenario;
 use reports::campaign::CampaignReport;
 use reports::marks::MarkRow;
+use reports::page::campaign::{Pace, Took};
 use reports::replay;
 use reports::run::RunReport;
 use sim::marks::CATALOG;
@@ -51,7 +52,7 @@ impl Campaign {
     }
 
     /// Plays everything; `progress` is called after each run, in no particular order.
-    pub fn prove(&self, progress: &mut dyn FnMut()) -> CampaignReport {
+    pub fn prove(&self, progress: &mut dyn FnMut()) -> (CampaignReport, Pace) {
         let tasks: Vec<Task<'_>> = self
             .scenarios
             .iter()
@@ -68,7 +69,18 @@ impl Campaign {
 }
 
 impl Task<'_> {
-    fn run(self) -> Result<RunReport, RunError> {
+    /// Plays and judges, and tells how many milliseconds that took.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tells people how long a run took; no report and no verdict depends on it"
+    )]
+    fn run(self) -> (Result<RunReport, RunError>, f64) {
+        let began = std::time::Instant::now();
+        let result = self.play();
+        (result, began.elapsed().as_secs_f64() * 1_000.0)
+    }
+
+    fn play(self) -> Result<RunReport, RunError> {
         let plan = self
             .scenario
             .resolve(self.seed)
@@ -89,13 +101,24 @@ impl Task<'_> {
 fn in_order(
     tasks: &[Task<'_>],
     jobs: NonZeroUsize,
-    run: impl Fn(Task<'_>) -> Result<RunReport, RunError> + Sync,
+    run: impl Fn(Task<'_>) -> (Result<RunReport, RunError>, f64) + Sync,
     progress: &mut dyn FnMut(),
-) -> CampaignReport {
+) -> (CampaignReport, Pace) {
     let mut report = CampaignReport::new(marks());
-    let take = |task: &Task<'_>, result| add(&mut report, *task, result);
+    let mut pace = Pace::default();
+    let take = |task: &Task<'_>, (result, cpu_ms): (Result<RunReport, RunError>, f64)| {
+        if let Ok(run) = &result {
+            let took = Took {
+                seed: run.seed,
+                virtual_ms: run.virtual_ms,
+                cpu_ms,
+            };
+            pace.add(&run.scenario, took);
+        }
+        add(&mut report, *task, result);
+    };
     jobs::in_order(tasks, jobs, |task| run(*task), take, progress);
-    report
+    (report, pace)
 }
 
 fn marks() -> Vec<MarkRow> {
@@ -126,9 +149,13 @@ mod tests {
         clippy::disallowed_methods,
         reason = "the test makes threads finish out of order"
     )]
-    fn fake(task: Task<'_>) -> Result<RunReport, RunError> {
+    fn fake(task: Task<'_>) -> (Result<RunReport, RunError>, f64) {
         // Later seeds finish first.
         std::thread::sleep(Duration::from_millis(10 - task.seed));
+        (made_up(task), 1.0)
+    }
+
+    fn made_up(task: Task<'_>) -> Result<RunReport, RunError> {
         if task.seed == 3 {
             return Err(RunError::Panicked("three".to_owned()));
         }
@@ -171,6 +198,7 @@ mod tests {
         let together = in_order(&tasks, jobs(8), fake, &mut || ());
         assert_eq!(finished, 16);
         assert_eq!(alone, together);
+        let (alone, _) = alone;
         assert_eq!(alone.scenarios.len(), 2);
         assert_eq!(alone.scenarios[0].broken, 1);
         assert_eq!(alone.failures.len(), 16);

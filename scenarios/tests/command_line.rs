@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 fn tickproof(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tickproof"))
         .args(arguments)
+        .current_dir(env!("CARGO_TARGET_TMPDIR")) // reports go below it
         .output()
         .expect("the binary was built for this test")
 }

@@ -37,7 +37,14 @@ fn play(scenario: &str, day: &Day) -> Option<Value> {
     let input = data(&format!("us-equity-trades-{}.jsonl.gz", day.name))?;
     let bars = data(&format!("us-equity-minute-bars-{}.csv", day.name))?;
     let output = Command::new(env!("CARGO_BIN_EXE_tickproof"))
-        .args(["--json", "play", scenario, "--once", "--input"])
+        .args([
+            "--json",
+            "play",
+            scenario,
+            "--once",
+            "--no-report",
+            "--input",
+        ])
         .arg(input)
         .arg("--bars")
         .arg(bars)

@@ -66,7 +66,7 @@ pub fn promise_of(bug: &PlantedBug) -> Option<Sabotage> {
     clippy::disallowed_methods,
     reason = "tests in several processes must not share folders"
 )]
-fn folder_of_test(name: &str) -> std::path::PathBuf {
+pub(crate) fn folder_of_test(name: &str) -> std::path::PathBuf {
     let name = format!("tickproof-{name}-{}", std::process::id());
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).expect("the temporary folder is writable");

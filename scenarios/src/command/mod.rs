@@ -159,6 +159,9 @@ struct AuditArguments {
     scratch: Option<PathBuf>,
 }
 
+/// Where reports go, from the current folder.
+const REPORT_FOLDER: &str = "target/report";
+
 /// Arguments of `play`.
 #[derive(Debug, Args)]
 struct PlayArguments {
@@ -186,6 +189,25 @@ struct PlayArguments {
     /// Play once instead of twice: faster, but determinism is not judged.
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    report: ReportArguments,
+}
+
+/// Where the report goes.
+#[derive(Debug, Args)]
+struct ReportArguments {
+    /// Folder for the report: all that there is to show, as JSON and as JUnit.
+    #[arg(long = "report", value_name = "DIR", default_value = REPORT_FOLDER)]
+    folder: PathBuf,
+    /// Write no report.
+    #[arg(long = "no-report", conflicts_with = "folder")]
+    none: bool,
+}
+
+impl ReportArguments {
+    fn folder(&self) -> Option<&Path> {
+        (!self.none).then_some(self.folder.as_path())
+    }
 }
 
 /// Arguments of `prove`.
@@ -211,6 +233,8 @@ struct ProveArguments {
     /// drew it: for campaigns of some thousand storms.
     #[arg(long)]
     demand_marks: bool,
+    #[command(flatten)]
+    report: ReportArguments,
 }
 
 /// Arguments of `crash-points`.
@@ -352,6 +376,10 @@ impl ProveArguments {
             once: false,
             marks: false,
             demand_marks: false,
+            report: ReportArguments {
+                folder: PathBuf::from(REPORT_FOLDER),
+                none: false,
+            },
         }
     }
 }
@@ -409,6 +437,14 @@ fn choose(name: &str) -> anyhow::Result<Chosen> {
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value).context("the report has no JSON form")?;
     print(&format!("{text}\n"))
+}
+
+/// Says where a report is.
+fn tell(page: &Path, json: bool) -> anyhow::Result<()> {
+    match json {
+        true => Ok(()),
+        false => print(&format!("report: {}\n", page.display())),
+    }
 }
 
 /// Writes to standard output. That the reader has gone (`| head`) is no error.

@@ -1,11 +1,12 @@
 //! `tickproof play`.
 
-use super::{Chosen, EXIT_FAILED, PlayArguments, choose, print, print_json};
+use super::{Chosen, EXIT_FAILED, PlayArguments, choose, print, print_json, tell};
 use crate::bars::{self, Comparison, Volumes};
 use crate::generator;
 use crate::input::{Input, Summary};
 use crate::narration::narrate;
 use crate::out_files;
+use crate::page;
 use crate::runner::{self, Order, Played, RunError};
 use crate::scenario::Expectation;
 use reports::quantity::grouped;
@@ -49,11 +50,18 @@ pub(super) fn play(arguments: &PlayArguments, json: bool) -> anyhow::Result<Exit
         note(input.summary());
     }
     prepared.plan.check()?;
+    let report_folder = arguments
+        .report
+        .folder()
+        .filter(|_| has_report(input.as_ref()));
     let order = Order {
         plan: &prepared.plan,
         expect: &prepared.expect,
         input: input.as_ref(),
-        trace: arguments.trace || arguments.story || arguments.out.is_some(),
+        trace: arguments.trace
+            || arguments.story
+            || arguments.out.is_some()
+            || report_folder.is_some(),
         twice: !arguments.once,
         replay: &replay(arguments, prepared.plan.seed),
     };
@@ -75,11 +83,27 @@ pub(super) fn play(arguments: &PlayArguments, json: bool) -> anyhow::Result<Exit
         print(&format!("{}\n", narrate(&prepared.plan, &played).text()))?;
     }
     report(arguments, &played, bars.as_ref(), json)?;
+    if let Some(folder) = report_folder {
+        let path = page::write_run(folder, &prepared.plan, &played)?;
+        tell(&path, json)?;
+    }
     Ok(if played.report.held() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(EXIT_FAILED)
     })
+}
+
+/// A report with more records would help nobody, and its trace fill the memory.
+fn has_report(input: Option<&Input>) -> bool {
+    let lines = input.map_or(0, |input| input.summary().lines);
+    if lines > page::RECORDS_MAX {
+        eprintln!(
+            "note: no report for more than {} records",
+            grouped(page::RECORDS_MAX)
+        );
+    }
+    lines <= page::RECORDS_MAX
 }
 
 fn prepare(arguments: &PlayArguments) -> anyhow::Result<Prepared> {

@@ -1,8 +1,9 @@
 //! `tickproof prove`.
 
-use super::{EXIT_FAILED, ProveArguments, SEEDS_DEFAULT, print, print_json};
+use super::{EXIT_FAILED, ProveArguments, SEEDS_DEFAULT, print, print_json, tell};
 use crate::campaign::Campaign;
 use crate::catalog;
+use crate::page;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ pub(super) fn prove(arguments: &ProveArguments, json: bool) -> anyhow::Result<Ex
         twice: !arguments.once,
     };
     let bar = progress_bar(campaign.len());
-    let mut report = campaign.prove(&mut || bar.inc(1));
+    let (mut report, pace) = campaign.prove(&mut || bar.inc(1));
     bar.finish_and_clear();
     if arguments.demand_marks {
         report.demand_marks();
@@ -34,11 +35,36 @@ pub(super) fn prove(arguments: &ProveArguments, json: bool) -> anyhow::Result<Ex
         }
         print(&report.text())?;
     }
+    if let Some(folder) = arguments.report.folder() {
+        let path = page::write_campaign(
+            folder,
+            &campaign.scenarios,
+            &report,
+            &pace,
+            &replay(arguments),
+        )?;
+        tell(&path, json)?;
+    }
     Ok(if report.held() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(EXIT_FAILED)
     })
+}
+
+/// The command that does the same again.
+fn replay(arguments: &ProveArguments) -> String {
+    let mut command = "cargo run --release -- prove".to_owned();
+    for scenario in &arguments.scenarios {
+        command.push_str(&format!(" --scenario {scenario}"));
+    }
+    if let Some(seeds) = &arguments.seeds {
+        command.push_str(&format!(" --seeds {}..{}", seeds.start, seeds.end));
+    }
+    if arguments.once {
+        command.push_str(" --once");
+    }
+    command
 }
 
 pub(super) fn cores() -> NonZeroUsize {

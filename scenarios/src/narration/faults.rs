@@ -17,7 +17,8 @@ pub(super) fn announced(plan: &Plan) -> Vec<Step> {
         .collect()
 }
 
-fn announcement(fault: &Fault) -> String {
+/// What a fault does, or what it waits for.
+pub(crate) fn announcement(fault: &Fault) -> String {
     let what = words(&fault.kind);
     let Some(on) = &fault.on else {
         return what;

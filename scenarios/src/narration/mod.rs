@@ -7,12 +7,14 @@ mod faults;
 mod outcomes;
 mod telling;
 
+pub(crate) use faults::announcement;
+pub(crate) use telling::Teller;
+
 use crate::runner::Played;
 use properties::Verdict;
 use reports::narration::{Narration, Step};
 use reports::quantity::{counted, duration};
 use sim::plan::Plan;
-use telling::Teller;
 
 /// Violations of one property that are told.
 const VIOLATIONS_MAX: usize = 3;

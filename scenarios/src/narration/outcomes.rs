@@ -1,10 +1,10 @@
 //! What the oracle expects of a run, beside what its topics show.
 
 use super::time_of_day;
+use crate::truth;
 use properties::evidence::{Evidence, Kind, Output, Row};
 use properties::history::History;
-use properties::oracle::reading::Reader;
-use properties::oracle::{Content, Fate, LogTruth, Scan, WindowTruth};
+use properties::oracle::{Content, Fate, LogTruth, WindowTruth};
 use properties::spill::Scratch;
 use reports::narration::Outcome;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub(super) fn of(history: &History) -> Vec<Outcome> {
     }
     let mut outcomes = Vec::new();
     for partition in 0..history.input_partitions {
-        if let Some((log, windows)) = truth(history, partition, &evidence) {
+        if let Some((log, windows)) = truth::of(history, partition, &evidence) {
             let letters = letters.get(&partition).copied().unwrap_or(0);
             outcomes.push(progress(history, partition, &log, &evidence, letters));
             outcomes.extend(results(history, partition, &windows, &mut shown, &evidence));
@@ -84,27 +84,6 @@ fn window(partition: i32, ticker: &str, start_ms: i64) -> String {
         "window {ticker} {} of partition {partition}",
         time_of_day(start_ms)
     )
-}
-
-/// What the oracle makes of one partition's log.
-fn truth(
-    history: &History,
-    partition: i32,
-    evidence: &Evidence,
-) -> Option<(LogTruth, Vec<WindowTruth>)> {
-    let (reader, scratch) = (Reader::new(&history.rules), Scratch::memory());
-    let forced = evidence.known.forced_advances(partition);
-    let mut scan = Scan::new(&history.rules, &reader, forced, &scratch);
-    let records = history.input.iter();
-    for record in records.filter(|record| record.partition == partition) {
-        let _ = scan.record(record).ok()?;
-    }
-    let mut windows = scan.windows().ok()?;
-    let mut all = Vec::new();
-    while let Some(window) = windows.next_window().ok()? {
-        all.push(window);
-    }
-    Some((windows.into_log(), all))
 }
 
 /// How far the partition was to come, and how far it came.

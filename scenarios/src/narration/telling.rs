@@ -66,7 +66,7 @@ struct Open {
 type Sending = (Option<i64>, Option<i16>, u16, i32, i64);
 
 /// Knows what has happened so far.
-pub(super) struct Teller {
+pub(crate) struct Teller {
     standings: BTreeMap<i32, Standing>,
     open: BTreeMap<String, Open>,
     /// By producer id.
@@ -80,7 +80,7 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) fn new(history: &History) -> Teller {
+    pub(crate) fn new(history: &History) -> Teller {
         let mut offsets: BTreeMap<_, VecDeque<i64>> = BTreeMap::new();
         for record in &history.input {
             let value = record.value.as_deref().unwrap_or_default();
@@ -99,7 +99,7 @@ impl Teller {
     }
 
     /// The step that a line tells of, if it is one.
-    pub(super) fn tell(&mut self, line: &TraceLine) -> Option<Step> {
+    pub(crate) fn tell(&mut self, line: &TraceLine) -> Option<Step> {
         let mut changes = Vec::new();
         let what = match line.kind {
             "sent-record" => self.sent_record(serde_json::from_str(&line.text).ok()?)?,
@@ -233,6 +233,7 @@ impl Teller {
                     .map_or_else(|_| watermark.to_owned(), time_of_day);
                 format!("calls {place} idle, and moves its watermark to {time}")
             }
+            "reset-accepted" => format!("goes on where its operator has allowed it: {text}"),
             "postponed" => format!("puts the recovery of {text} off"),
             "set-back" => format!("sets {text} back to what is committed"),
             "aborted" => format!("has to abort: {text}"),
